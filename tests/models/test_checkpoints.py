@@ -14,7 +14,9 @@ from mpsprobe.cli import cli
 from mpsprobe.errors import TargetError, UsageError
 from mpsprobe.knowledge import quantisation
 from mpsprobe.models import peft, quantised
+from mpsprobe.models.hub import integrity
 from mpsprobe.models.weightless import gguf
+from tests.support import packed_checkpoints
 
 TINY = {
     "architectures": ["LlamaForCausalLM"],
@@ -412,3 +414,132 @@ def test_folder_with_a_model_is_no_adapter(tmp_path: Path) -> None:
     folder = _adapter(tmp_path / "both", "a/b")
     _folder(folder)
     assert peft.read(folder) is None
+
+
+# ------------------------------------------------------------------------------------------- files that do not load
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _cut_in_header(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+
+
+def _pointer(folder: Path, name: str = "model.safetensors") -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+
+def _pickle(folder: Path) -> Path:
+    from safetensors.torch import load_file
+
+    whole = folder / "model.safetensors"
+    torch.save(load_file(whole), folder / "pytorch_model.bin")
+    whole.unlink()
+    return folder / "pytorch_model.bin"
+
+
+def _cut_pickle(folder: Path) -> None:
+    file = _pickle(folder)
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _pointer_to_pickle(folder: Path) -> None:
+    _pointer(folder, _pickle(folder).name)
+
+
+def _shards(folder: Path) -> None:
+    import transformers
+
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="200KB")
+
+
+def _missing_shard(folder: Path) -> None:
+    _shards(folder)
+    next(iter(sorted(folder.glob("model-00002-*")))).unlink()
+
+
+def _bad_index(folder: Path) -> None:
+    _shards(folder)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
+
+
+def _of_flax(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "flax_model.msgpack")
+
+
+def _whole_beside_cut_pickle(folder: Path) -> None:
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+
+
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        (_cut, "download model.safetensors again"),
+        (_cut_in_header, "download model.safetensors again"),
+        (_pointer, "run git lfs pull for model.safetensors"),
+        (_cut_pickle, "download pytorch_model.bin again"),
+        (_pointer_to_pickle, "run git lfs pull for pytorch_model.bin"),
+        (_missing_shard, "download model-00002-of-"),
+        (_bad_index, "download model.safetensors.index.json again"),
+        (_of_flax, "convert flax_model.msgpack"),
+        (_pickle, ""),
+        (_shards, ""),
+        (_whole_beside_cut_pickle, ""),
+    ],
+)
+def test_faults_are_what_from_pretrained_raises_for(tmp_path: Path, change: Any, fix: str) -> None:
+    import transformers
+
+    folder = packed_checkpoints.plain(tmp_path / "model")
+    change(folder)
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        auto.from_pretrained(folder)
+    except Exception:
+        raised = True
+    else:
+        raised = False
+    found = [one for one in integrity.faults(folder) if not one.pickled]
+    assert bool(found) is raised is bool(fix)
+    assert all(one.fix.startswith(fix) for one in found)
+
+
+def test_broken_weights_are_refused_with_file_and_fix(tmp_path: Path) -> None:
+    folder = packed_checkpoints.plain(tmp_path / "model")
+    _cut(folder)
+    code, document = _predicted(folder, "--mac", "m1-max-32")
+    assert code == 1
+    assert [one["kind"] for one in document["predicted"]["refusals"]] == ["weights"]
+    assert document["outlook"]["routes"][0]["viability"] == "with changes"
+    first, *_ = document["outlook"]["recommendation"]["sentence"].split("(predicted")
+    assert first.strip() == "Use MPS, after this: download model.safetensors again."
+    text = CliRunner().invoke(cli, ["predict", str(folder), "--torch", "2.13"]).output
+    assert "Its weights do not load: model.safetensors" in " ".join(text.split())
+
+
+def test_pickles_are_refused_before_torch_2_6(tmp_path: Path) -> None:
+    """utils/import_utils.py of transformers 4.57.1: `check_torch_load_is_safe` asks for torch 2.6."""
+    folder = packed_checkpoints.plain(tmp_path / "model")
+    _pickle(folder)
+    kinds = {}
+    for release in ("2.5", "2.6"):
+        result = CliRunner().invoke(cli, ["predict", str(folder), "--torch", release, "--json"])
+        refusals = json.loads(result.stdout)["predicted"]["refusals"]
+        kinds[release] = [one["fix"] for one in refusals if one["kind"] == "weights"]
+    assert "use torch 2.6 or later" in kinds["2.5"][0]
+    assert kinds["2.6"] == []
+
+
+def test_config_beside_an_index_is_only_asked_about(tmp_path: Path) -> None:
+    folder = packed_checkpoints.plain(tmp_path / "model")
+    _shards(folder)
+    for one in folder.glob("*.safetensors"):
+        one.unlink()
+    assert integrity.faults(folder) == []

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import torch
+from packaging.version import Version
 
 from mpsprobe import __version__
 from mpsprobe import mac as facts
@@ -23,6 +24,7 @@ from mpsprobe.forecast.build import epoch, training_rates
 from mpsprobe.knowledge import cloud_prices, ops
 from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.hub import integrity
 from mpsprobe.models.training import TrainingAdapter
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases import known_bad
@@ -100,7 +102,7 @@ def predict(
         forecast = _forecast(target, seen, mac, wish) if wish is not None else None
     if target.ref is not None:
         known_bad.remember(target.ref, [use for use, _ in seen.uses], seen.token_limit)
-    made = _predicted(seen, mac, release, known)
+    made = _predicted(target, seen, mac, release, known)
     if releases is not None and releases.predicted is not None:
         made.releases = releases.predicted.releases
         made.first_fully_native = releases.predicted.first_fully_native
@@ -123,14 +125,16 @@ def predict(
     return run
 
 
-def _predicted(seen: Observed, mac: Mac, release: str, known: list[Hazard]) -> Predicted:
+def _predicted(
+    target: WeightlessTarget, seen: Observed, mac: Mac, release: str, known: list[Hazard]
+) -> Predicted:
     return Predicted(
         doing=seen.doing,
         inputs=seen.inputs,
         notes=list(dict.fromkeys(seen.notes)),
         dtypes=seen.dtypes,
         quantisation=_quantisation(seen),
-        refusals=[*_quantised(seen), *_refusals(seen.findings)],
+        refusals=[*_of_weights(target, release), *_quantised(seen), *_refusals(seen.findings)],
         hazards=known,
         host_waits=[
             HostWait(kind=e.kind, module=e.module, source=e.source, count=e.count, bytes=e.bytes)
@@ -155,7 +159,7 @@ def _predicted(seen: Observed, mac: Mac, release: str, known: list[Hazard]) -> P
 def run_of(target: WeightlessTarget, seen: Observed, mac: Mac, host: Host) -> Run:
     """Return what a target did as a run with verdicts on its op uses; `mac` names a release with data."""
     known = _judge(seen, mac)
-    return _run(target, seen, _predicted(seen, mac, mac.torch, known), mac, host)
+    return _run(target, seen, _predicted(target, seen, mac, mac.torch, known), mac, host)
 
 
 def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac, host: Host) -> Run:
@@ -385,6 +389,21 @@ def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
             Phase.INFERENCE, one.kind, one.op, one.message, one.grade.value, short_source(one.source), count
         )
         for one, count in Counter(findings).items()
+    ]
+
+
+def _of_weights(target: WeightlessTarget, release: str) -> list[Refusal]:
+    """Return the refusals to load the weight files of a folder; a repository's would be fetched anew."""
+    if target.ref is None or target.ref.folder is None or not target.ref.folder.is_dir():
+        return []
+    asks = Version(metadata.version("transformers")) >= Version(integrity.ASKS_FOR_IT)
+    refused = asks and Version(Version(release).base_version) < Version(integrity.READS_PICKLES)
+    return [
+        Refusal(
+            Phase.TRANSFER, "weights", "", f"from_pretrained raises: {one.what}", "certain", "", fix=one.fix
+        )
+        for one in integrity.faults(target.ref.folder)
+        if not one.pickled or refused
     ]
 
 

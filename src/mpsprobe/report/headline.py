@@ -324,6 +324,11 @@ def of_calls(run: Run, *, brief: bool = False) -> str:
 
 def _unloaded(run: Run) -> str:
     """Return a sentence if a checkpoint does not load or stays packed: the op calls are those of plain weights."""
+    broken = (
+        [one for one in run.predicted.refusals if one.kind == "weights"] if run.predicted is not None else []
+    )
+    if broken:
+        return f"Its weights do not load: {broken[0].message.partition(': ')[2]}. With weights that load"
     found = run.predicted.quantisation if run.predicted is not None else None
     what = _UNLOADED.get(found.outcome) if found is not None else None
     if found is None or not what:

@@ -73,8 +73,8 @@ class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         phase: The phase that met it.
-        kind: `missing-op`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, `mixed-dtypes` or
-            `error`.
+        kind: `missing-op`, `dtype`, `device`, `generator`, `limit`, `memory`, `autocast`, `mixed-dtypes`,
+            `weights`, `quantisation` or `error`.
         op: The overload name of the op; empty where no op is to blame.
         message: The message that PyTorch gives on the Mac.
         grade: `certain`, `likely` or `assumed`.

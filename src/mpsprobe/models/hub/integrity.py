@@ -1,4 +1,4 @@
-r"""Compare checksums of files with those that the Hub states, reading in pieces and remembering results.
+r"""Compare checksums of files with those that the Hub states, and tell which weight files of a folder do not load.
 
 The Hub states the sha256 of large files and the git blob id (sha1 of `blob SIZE\0` and the content) of small ones,
 and uses them as names of the blobs in its cache.
@@ -9,10 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpsprobe import toml
+from mpsprobe.errors import DataError
+from mpsprobe.models.hub import snapshot
 from mpsprobe.models.hub.cache import Notes
 
 #: The number of bytes read at once, which is the memory that verification takes.
@@ -142,3 +147,111 @@ class Verified:
         except OSError:
             return None
         return [found.st_size, found.st_mtime_ns]
+
+
+# ------------------------------------------------------------------------------------ weight files that do not load
+
+
+@dataclass(frozen=True)
+class WeightFault:
+    """A reason why `from_pretrained` raises for the weight files of a folder.
+
+    Attributes:
+        what: The fault in a clause that names the file.
+        fix: The fix, which names the file too and continues a sentence.
+        pickled: Whether the file is a whole pickle, which transformers reads from torch 2.6 on only.
+    """
+
+    what: str
+    fix: str
+    pickled: bool = False
+
+
+#: The torch release from which on transformers reads pickles, and the transformers release that began to ask for it
+#: (utils/import_utils.py: `check_torch_load_is_safe`).
+READS_PICKLES, ASKS_FOR_IT = "2.6", "4.52"
+#: Weights of other frameworks, which `from_pretrained` names in its error.
+_FOREIGN = {"tf_model.h5": ("TensorFlow", "from_tf"), "flax_model.msgpack": ("Flax", "from_flax")}
+_WEIGHTS = (".safetensors", ".bin")
+
+
+def faults(folder: Path) -> list[WeightFault]:
+    """Return why `from_pretrained` raises for the weight files of a folder; nothing where it only holds a config.
+
+    The files are those that transformers or diffusers would choose, in their order. An index without any weight file
+    counts as a config: it was fetched without the weights.
+    """
+    chosen = ("diffusion_pytorch_model",) * 2 if _is_of_diffusers(folder) else ("model", "pytorch_model")
+    for stem, suffix in zip(chosen, _WEIGHTS, strict=True):
+        single = f"{stem}{suffix}"
+        if (folder / single).is_file():
+            return _of_files(folder, [single])
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            return _of_index(index) if any(one.suffix in _WEIGHTS for one in folder.iterdir()) else []
+    for name, (framework, option) in _FOREIGN.items():
+        if (folder / name).is_file():
+            fix = f"convert {name} with {framework} and transformers 4: {option}=True, then save_pretrained()"
+            return [WeightFault(f"{name} holds weights of {framework}, and there are none of PyTorch", fix)]
+    return []
+
+
+def _is_of_diffusers(folder: Path) -> bool:
+    try:
+        return "_diffusers_version" in toml.json_object(folder / "config.json")
+    except DataError:
+        return False
+
+
+def _of_index(index: Path) -> list[WeightFault]:
+    again = f"download {index.name} again"
+    try:
+        weight_map = toml.json_object(index).get("weight_map")
+    except DataError:
+        return [WeightFault(f"{index.name} cannot be read", again)]
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        return [WeightFault(f"{index.name} has no usable weight_map", again)]
+    names = sorted(set(weight_map.values()))
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        some = f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
+        what = f"{len(missing)} of {len(names)} files that {index.name} names are missing: {some}"
+        return [
+            WeightFault(
+                what, f"download {some.removesuffix(' ...')}{' and the others' if len(missing) > 3 else ''}"
+            )
+        ]
+    return _of_files(index.parent, names)
+
+
+def _of_files(folder: Path, names: list[str]) -> list[WeightFault]:
+    found = [fault for name in names if (fault := _of_file(folder / name)) is not None]
+    if not found and names[0].endswith(".bin"):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        read_by = f"transformers {ASKS_FOR_IT} and later read with torch {READS_PICKLES} or later"
+        what = f"{names[0]}{more}: pickles, which {read_by}"
+        fix = f"use torch {READS_PICKLES} or later, or write {names[0]}{more} as safetensors there (save_pretrained())"
+        return [WeightFault(what, fix, pickled=True)]
+    return found
+
+
+def _of_file(path: Path) -> WeightFault | None:
+    """Return what is wrong with one weight file; None where its header or its frame is whole."""
+    again = f"download {path.name} again"
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(POINTER))
+    except OSError as problem:
+        return WeightFault(f"{path.name} cannot be read: {problem.strerror}", again)
+    if head == POINTER:
+        return WeightFault(
+            f"{path.name} is a Git LFS pointer, not the weights", f"run git lfs pull for {path.name}"
+        )
+    if path.suffix == ".bin":
+        cut = not zipfile.is_zipfile(path) if head.startswith(b"PK") else not head.startswith(b"\x80")
+        return WeightFault(f"{path.name} is cut off, or no file of torch.save", again) if cut else None
+    try:
+        snapshot.read_header(path)
+    except snapshot.SnapshotError as problem:
+        return WeightFault(problem.what.rstrip(".").replace(str(path), path.name), again)
+    return None
