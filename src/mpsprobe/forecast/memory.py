@@ -193,7 +193,7 @@ def memory(
         MemoryPart(
             "activations",
             held.activations - gradients,
-            "peak live tensors besides those above",
+            "peak live tensors that no other row counts",
             _P,
         ),
     ]
@@ -314,7 +314,7 @@ def judge(needed: int, working_set: int, memory_bytes: int) -> tuple[Fit, str]:
     if needed > memory_bytes - _BESIDES:
         return (
             Fit.NO,
-            f"{need}, and some {decimal_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: "
+            f"{need}, and about {decimal_size(_BESIDES)} for macOS and Python, are more than the {whole} there are: "
             "macOS would swap all the time.",
         )
     if needed > working_set:

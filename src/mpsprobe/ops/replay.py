@@ -230,7 +230,7 @@ def _reference(
         if own.error is not None:
             return None, f"the CPU has no reference: {_line(own.error)}"
     elif wide and own.error is not None:
-        return None, f"a float64 reference needs some {need(use) / 1e9:.1f} GB"
+        return None, f"a float64 reference needs about {need(use) / 1e9:.1f} GB"
     if own.error is None:
         return own.results, ""
     return None, f"the CPU has no reference: {_line(own.error)}"

@@ -191,7 +191,7 @@ def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Cal
         needed = snapshots.loaded_bytes(plan.headers.dtypes, plan.headers.nbytes, dtype)
         if needed > mac.memory_gb * (1 << 30):
             progress(
-                f"warning: the weights take {binary_size(needed)}, more than the {mac.memory_gb:g} GB of the target Mac"
+                f"warning: the weights take {binary_size(needed)}, the target Mac has {mac.memory_gb:g} GiB"
             )
 
 
@@ -413,7 +413,7 @@ def _memory(obtained: Obtained) -> Result:
         return Result(Status.SKIPPED, "No target Mac with known memory: name one with --mac.")
     memory = round(mac.memory_gb * (1 << 30))
     limit, _ = chips.working_set(memory, mac.macos)
-    of_mac = f"Metal recommends {binary_size(limit)} of its {mac.memory_gb:g} GB at most"
+    of_mac = f"Metal recommends {binary_size(limit)} of its {mac.memory_gb:g} GiB at most"
     result = Result(
         Status.PASS,
         f"{binary_size(needed)} of weights; {of_mac}.",

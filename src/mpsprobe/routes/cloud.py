@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from mpsprobe.knowledge.cloud_prices import Offer
-from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Route, Table, Viability
@@ -186,12 +186,12 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
     elif chosen is not None and chosen.per_sample is not None and case.seconds_per_sample is not None:
         reasons.append("The Mac is not slower, once transfers count.")
     reasons.append(
-        "Boot, installing packages and the weights' way there and into the GPU count: "
+        "Starting the machine, installing packages, and moving the weights there and into the GPU count: "
         f"{network.rented_down / 1e6:g} MB/s, "
         f"an assumption ({network.source})."
     )
     if case.data_bytes is None:
-        reasons.append("The size of a sample's data is not known; its way there is not counted.")
+        reasons.append("The size of a sample's data is not known; sending it there is not counted.")
     elif (took := case.data_bytes / network.home_up) >= 1:
         reasons.append(
             f"Sent as it is prepared, a sample's {decimal_size(case.data_bytes)} take {seconds(took)} at "
@@ -200,7 +200,7 @@ def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
     dates = sorted({one.offer.date for one in found})
     if dates:
         reasons.append(
-            f"Prices are of {' and '.join(dates)}; a file of yours takes their place (MPSPROBE_CLOUD=FILE)."
+            f"Prices are of {enumerate_words(dates)}; MPSPROBE_CLOUD=FILE names a file with your own."
         )
     ages = [age for one in found if (age := one.offer.months_old(datetime.date.today())) is not None]
     if ages and max(ages) > _OLD_MONTHS:

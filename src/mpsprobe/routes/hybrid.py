@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.knowledge import chips, ops
-from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds, size
+from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds
 from mpsprobe.routes import commands, mps
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
@@ -119,7 +119,7 @@ def _crossings(case: Case, found: Sequence[Region]) -> list[str]:
     if not found:
         return []
     known = [region.bytes for region in found if region.bytes is not None]
-    text = f"Each such call waits for the GPU and copies its tensors: {size(sum(known))} in this run"
+    text = f"Each such call waits for the GPU and copies its tensors: {decimal_size(sum(known))} in this run"
     bandwidth = _bandwidth(case)
     if bandwidth:
         # host and GPU share one memory, which a copy reads and writes
@@ -138,7 +138,7 @@ def _final_runs(case: Case, quote: Quote | None) -> list[str]:
         return []
     count = case.plan.inferences
     return [
-        f"{case.plan.counted} take {seconds(count * per_sample)} on the Mac, "
+        f"{case.plan.counted} {'takes' if count == 1 else 'take'} {seconds(count * per_sample)} on the Mac, "
         f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."
     ]
 

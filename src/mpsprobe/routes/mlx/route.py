@@ -221,7 +221,7 @@ def _verdict(work: Effort) -> str:
     if work.days is None:
         return "The target's parts are not known, so nothing is said of MLX."
     if not work.reused:
-        return f"It has to be ported: some {_span(work.days)} days of work; the estimate may be off by half."
+        return f"It has to be ported: about {_span(work.days)} days of work; the estimate may be off by half."
     if any(one.state == "name-only" for one in work.components):
         return "MLX's libraries have a model of that name; no parity run has shown that its numbers agree."
     return "MLX's libraries hold it, and a small random copy gave the same logits there as in torch."
