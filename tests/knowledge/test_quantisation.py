@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from mpsprobe.knowledge import quantisation
 from mpsprobe.knowledge.quantisation import Outcome
+from mpsprobe.models.weightless.weights_dtype import dtype_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -134,7 +135,7 @@ def test_predicted_dtype_is_that_of_the_quantizer() -> None:
     config = transformers.GptOssConfig(num_hidden_layers=1, quantization_config=CONFIGS["mxfp4"])
     config.dtype = None
     prepared, notes = from_config.prepared(config)
-    assert from_config.dtype_of(prepared) is torch.bfloat16
+    assert dtype_of(prepared) is torch.bfloat16
     assert "bfloat16" in notes[-1]
 
 

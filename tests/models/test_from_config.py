@@ -402,3 +402,49 @@ def test_config_that_a_class_refuses_has_a_next_step(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         from_config.of_class("transformers:LlamaForCausalLM", stated)
     assert f"{transformers.__version__} is installed" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"": "bfloat16", "vision_config": "float32"},
+        {"": "float16"},
+        {"text_config": "bfloat16"},
+        {"text_config": "float16", "vision_config": "bfloat16", "": "bfloat16"},
+    ],
+)
+def test_dtypes_by_part_are_those_of_from_pretrained(tmp_path: Path, stated: dict[str, str]) -> None:
+    """The dict is what `from_pretrained` takes as its argument; no release of 4.57 reads one in a config."""
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**small, image_size=28, patch_size=14),
+        text_config=transformers.LlamaConfig(**small, num_key_value_heads=2, vocab_size=64),
+        image_token_index=63,
+    )
+    whole: Any = transformers.LlavaForConditionalGeneration
+    whole(config).save_pretrained(tmp_path)
+    loaded = whole.from_pretrained(tmp_path, dtype=stated)
+    file = tmp_path / "config.json"
+    raw = json.loads(file.read_text())
+    for part in ("vision_config", "text_config"):
+        raw[part].pop("dtype", None)
+    file.write_text(json.dumps({**raw, "dtype": stated}))
+    if transformers.__version__ < "5":
+        with pytest.raises(AttributeError):
+            whole.from_pretrained(tmp_path, dtype="auto")
+        assert whole.from_pretrained(tmp_path).dtype is torch.float32
+    blueprint = from_config.of_folder(tmp_path)
+    assert "dtypes by part" in " ".join(blueprint.notes)
+    for asked in ("auto", "float16"):
+        built = from_config.build(whole, blueprint.config, torch.device("meta"), asked, initialise=False)
+        ours = {name: one.dtype for name, one in built.named_parameters()}
+        if asked == "float16":
+            assert set(ours.values()) == {torch.float16}
+        else:
+            assert ours == {name: one.dtype for name, one in loaded.named_parameters()}
+
+
+def test_an_unknown_dtype_by_part_is_refused(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, {"model_type": "llama", "dtype": {"": "bf16"}})
+    with pytest.raises(TargetError, match="'bf16'"):
+        from_config.of_folder(folder)

@@ -14,9 +14,9 @@ from tokenizers.models import WordLevel  # type: ignore[import-untyped]
 from tokenizers.pre_tokenizers import Whitespace  # type: ignore[import-untyped]
 
 from mpsprobe.models import profile
-from mpsprobe.models.weightless import from_config
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
+from mpsprobe.models.weightless.weights_dtype import dtype_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers about tiny configs
 
@@ -104,5 +104,5 @@ def test_inputs_have_the_weights_dtype(tmp_path: Path) -> None:
     config = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 32}
     adapter = _adapter(tmp_path, "ViTForImageClassification", **config, dtype="float16")
     pixels = adapter.prepare({})["pixel_values"]
-    assert pixels.dtype is from_config.dtype_of(adapter.blueprint.config)
+    assert pixels.dtype is dtype_of(adapter.blueprint.config)
     assert str(pixels.dtype) == "torch.float16"

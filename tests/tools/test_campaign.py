@@ -13,6 +13,7 @@ import campaign_target
 from campaign import said
 from mpsprobe.models.targets import resolve
 from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.weights_dtype import dtype_of
 from mpsprobe.options import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers and torch on import
@@ -39,7 +40,7 @@ def test_each_target_is_a_folder_that_is_found(
     if not target.pipeline:
         blueprint = from_config.of_folder(tmp_path)
         assert blueprint.model_class is getattr(transformers, target.cls)
-        assert str(from_config.dtype_of(blueprint.config)) == f"torch.{target.weights_dtype}"
+        assert str(dtype_of(blueprint.config)) == f"torch.{target.weights_dtype}"
 
 
 def test_an_error_is_a_row_with_its_reason(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mpsprobe.models.diffusers.parts import Index
 from mpsprobe.models.profile import Profile
 from mpsprobe.models.quantised import QuantisedPart
 from mpsprobe.models.weightless import from_config
+from mpsprobe.models.weightless.weights_dtype import dtype_of
 
 _PROMPT = "A small boat on a calm lake in the evening"
 #: An arbitrary class of ImageNet: 207, golden retriever.
@@ -171,7 +172,7 @@ class DiffusersAdapter(Adapter):
         return stated
 
     def _stored(self, device: torch.device, dtype: str) -> nn.Module:
-        weights_dtype = from_config.dtype_of({}, dtype)
+        weights_dtype = dtype_of({}, dtype)
         with from_config.worded(f"{self.snapshot}: the pipeline cannot be loaded", TargetError):
             pipeline = self.index.pipeline.from_pretrained(
                 self.snapshot, torch_dtype=weights_dtype, local_files_only=True, use_safetensors=True

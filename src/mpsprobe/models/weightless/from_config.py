@@ -26,6 +26,13 @@ from mpsprobe.models.hub import remote_code, snapshot
 from mpsprobe.models.hub.snapshot import architecture, read_config
 from mpsprobe.models.weightless import feed, plain_module, unfed
 from mpsprobe.models.weightless.feed import StatedInput
+from mpsprobe.models.weightless.weights_dtype import (
+    by_part,
+    default_dtype,
+    dtype_of,
+    in_dtype,
+    keep_in_float32,
+)
 
 #: The seed of random weights.
 SEED = 20251031
@@ -180,6 +187,11 @@ def build(
         TargetError: The class cannot be built from this config.
     """
     weights_dtype = dtype_of(config, dtype)
+    if dtype != "auto" and isinstance(
+        getattr(config, "dtype", None), dict
+    ):  # one for all parts was asked for
+        config = copy.deepcopy(config)
+        config.dtype = weights_dtype
     if not initialise and isinstance(config, dict) and plain_module.computes(cls, config):
         # as users do, because a constructor that computes (a stride found by a forward pass) needs values
         return plain_module.moved(
@@ -218,16 +230,16 @@ def _constructed(
         if draw:
             torch.manual_seed(SEED)
         if isinstance(config, dict):
-            with weightless, _default_dtype(dtype):
+            with weightless, default_dtype(dtype):
                 model = plain_module.construct(cls, copy.deepcopy(config))
         else:
-            config = _in_dtype(config, dtype)
+            config = in_dtype(config, dtype)
             options = {"attn_implementation": attention} if attention else {}
             with weightless:
                 model = cls._from_config(config, dtype=dtype, **options)  # type: ignore[attr-defined]
             if not draw:
                 model.tie_weights()  # transformers 5 ties weights only when it initialises
-            _keep_in_float32(model, dtype)
+            keep_in_float32(model, dtype)
     if not draw:
         _settle(model)
     return model.eval()
@@ -240,35 +252,6 @@ def _in_another(
     model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
     model.load_state_dict(drawn.state_dict())
     return model
-
-
-def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
-    """Return the dtype of the weights: the requested one, else the config's, else float32 as in `from_pretrained`.
-
-    Raises:
-        UsageError: The requested name is none of torch's dtypes.
-    """
-    if dtype != "auto":
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise UsageError(f"dtype {dtype!r}: torch has none of that name.", "For example bfloat16.")
-        return found
-    for part in (config, getattr(config, "text_config", None), getattr(config, "vision_config", None)):
-        stated = getattr(part, "dtype", None) or getattr(part, "torch_dtype", None)
-        if isinstance(stated, str):
-            stated = getattr(torch, stated.removeprefix("torch."), None)
-        if isinstance(stated, torch.dtype) and stated.is_floating_point:
-            return stated
-    return torch.float32
-
-
-def _in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """Return a copy of a config that states a dtype in every part, as `from_pretrained` does."""
-    config = copy.deepcopy(config)
-    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
-        if part is not None:
-            part.dtype = dtype
-    return config
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
@@ -359,6 +342,8 @@ def prepared(config: Any) -> tuple[Any, list[str]]:
         notes.append(f"The config states no dtype: {chosen}, which transformers takes for {quantised.title}.")
     elif stated is None:
         notes.append("The config states no dtype: float32.")
+    elif isinstance(stated, dict):
+        notes.append(by_part(stated))
     return config, notes
 
 
@@ -410,30 +395,6 @@ def _elements(args: Any, kwargs: dict[str, Any]) -> int:
     """Return the number of elements that a call of `torch.empty` requests; 0 where its sizes are not plain numbers."""
     sizes = kwargs.get("size", args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
     return math.prod(sizes) if all(isinstance(one, int) for one in sizes) else 0
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Cast the modules that `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
-    names: list[str] = []
-    if dtype is torch.float16:
-        names += getattr(model, "_keep_in_fp32_modules", None) or []
-    if dtype in (torch.float16, torch.bfloat16):
-        names += getattr(model, "_keep_in_fp32_modules_strict", None) or []
-    if not names:
-        return
-    for name, parameter in model.named_parameters():
-        if any(kept in name.split(".") or f".{kept}." in f".{name}." for kept in names):
-            parameter.data = parameter.data.to(torch.float32)
 
 
 @torch.no_grad()

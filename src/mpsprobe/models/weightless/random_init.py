@@ -20,6 +20,7 @@ from mpsprobe.models.weightless.families import GENERATE, family_of
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.processors import Processors
 from mpsprobe.models.weightless.sizes import sized
+from mpsprobe.models.weightless.weights_dtype import dtype_of
 
 
 class RandomInitAdapter(Adapter):
@@ -149,7 +150,7 @@ class RandomInitAdapter(Adapter):
 
     def _make(self, notes: list[str]) -> Batch:
         blueprint = self.blueprint
-        dtype = from_config.dtype_of(blueprint.config, self.profile.dtype)
+        dtype = dtype_of(blueprint.config, self.profile.dtype)
         self.made_up = True
         if blueprint.feed is not None:
             self.made_up = False
