@@ -207,7 +207,7 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
 
 
 def here_and_there(machine: Machine, site: Path, module: str, *arguments: str) -> tuple[Any, Any] | None:
-    """Return what a module prints as JSON with this Python and on the arm64 machine; None for output that is none."""
+    """Run a module with this Python and on the arm64 machine, and return both outputs; None where one is no JSON."""
     command = ["-m", module, *arguments]
     here = subprocess.run(
         [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,

@@ -240,7 +240,11 @@ def _watch(child: subprocess.Popen[bytes], outcomes: Path, limits: Limits) -> st
 
 
 def units_of(folder: Path, tests: list[str]) -> list[str]:
-    """Return what runs in a child each: files that patterns name, and classes as they stand."""
+    """Return the tests that each run in a child of their own, after expanding patterns in the names of files.
+
+    Raises:
+        SystemExit: The folder has no file that a pattern names.
+    """
     found: list[str] = []
     for test in tests:
         file, mark, name = test.partition("::")

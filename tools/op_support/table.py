@@ -43,7 +43,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def cell(support: ops.OpSupport) -> str:
-    """Return what the table would say about an op, where a structured op that works is a composite like any other."""
+    """Return the word with which the table would describe an op; it calls structured ops that work composite ones."""
     if support.kernel is None:
         return Support.ABSENT.value
     if support.support is Support.COMPOSITE and support.via and support.certain:

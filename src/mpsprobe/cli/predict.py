@@ -83,7 +83,7 @@ def predict(
 
 
 class PredictionArguments(TypedDict):
-    """Arguments of `prediction.command.predict` beside the settings."""
+    """The arguments of `prediction.command.predict` other than the settings."""
 
     every_release: bool
     tokens: int | None

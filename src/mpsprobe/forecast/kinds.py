@@ -87,7 +87,7 @@ def dtype_of(use: OpUse) -> str:
 
 
 def scores_of(use: OpUse) -> int:
-    """Return the bytes of the scores that one call of attention returns beside its result; 0 for other ops.
+    """Return the bytes of the scores that one call of attention returns in addition to its result; 0 for other ops.
 
     The kernel for MPS computes them in full, `[..., queries, keys]`, and returns them
     (aten/src/ATen/native/mps/operations/Attention.mm); those for CUDA and CPUs never write them to memory.

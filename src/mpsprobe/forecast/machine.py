@@ -102,7 +102,12 @@ class Surface:
     points: Sequence[tuple[float, float, float]]
 
     def at(self, flops: float, moved: float) -> float:
-        """Return the rate of a call with so many FLOPs that moves so many bytes."""
+        """Return the rate of a call: the mean of the measured rates, weighted by how near their calls are.
+
+        Args:
+            flops: The FLOPs of the call.
+            moved: The bytes that the call reads and writes.
+        """
         x, y = math.log(max(flops, 1)), math.log(max(flops, 1) / max(moved, 1))
         total = weights = 0.0
         for size, intensity, rate in self.points:

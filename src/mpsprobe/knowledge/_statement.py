@@ -448,7 +448,7 @@ def _groups(stated: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapp
 
 
 def scale_bits_of(stated: Mapping[str, Any], method: Method) -> float:
-    """Return the bits that a group of weights stores beside them: its scale, and its zero point where it has one."""
+    """Return the extra bits that each group of weights stores: its scale, and its zero point where it has one."""
     if stated.get("bnb_4bit_use_double_quant"):  # scales of 8 bits, 256 of which share one of 32
         return 8 + 32 / 256
     if re.match(r"mxfp|nvfp", str(stated.get("mode"))):  # MLX: a scale of 8 bits, and no bias

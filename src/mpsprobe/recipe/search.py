@@ -74,7 +74,7 @@ class RefusalFixes:
 
     @property
     def words(self) -> str:
-        """Return what helps as text, settings first."""
+        """Return one text that names the settings that lift the refusal, then the fix; empty when there is none."""
         settings = "; or ".join(map(str, sorted(self.ways, key=_preference)))
         return " ".join([*([f"{settings}."] if settings else []), *([self.fix] if self.fix else [])])
 

@@ -235,13 +235,13 @@ def is_prediction(run: Run) -> bool:
 
 
 def all_checks(run: Run) -> list[Check]:
-    """Return the run's checks, with the one that was in flight when the run was cut off."""
+    """Return the run's checks, and the one that was running when the run was interrupted."""
     flying = in_flight(run)
     return run.checks if flying is None else [*run.checks, flying]
 
 
 def in_flight(run: Run) -> Check | None:
-    """Return a check for the one that the interruption ended; None when there is none."""
+    """Return a check for the one that was running when the run was interrupted; None when none was."""
     cut = run.interruption
     if cut is None or not cut.check or any(check.id == cut.check for check in run.checks):
         return None

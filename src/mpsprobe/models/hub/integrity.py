@@ -167,7 +167,7 @@ class WeightFault:
     pickled: bool = False
 
 
-#: The torch release from which on transformers reads pickles, and the transformers release that began to ask for it
+#: The first torch release with which transformers reads pickles, and the transformers release that began to ask for it
 #: (utils/import_utils.py: `check_torch_load_is_safe`).
 READS_PICKLES, ASKS_FOR_IT = "2.6", "4.52"
 #: Weights of other frameworks, which `from_pretrained` names in its error.

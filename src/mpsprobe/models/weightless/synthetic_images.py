@@ -280,7 +280,7 @@ def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
 
 
 def _features(found: Any) -> int:
-    """Count the features of one image in all tensors of a result: rows along the last dimension.
+    """Count the feature vectors of one image in all tensors of a result; each is a row along the last dimension.
 
     Qwen3-VL returns a pair: the features, and others for deeper layers, which take no place in the prompt.
     """
