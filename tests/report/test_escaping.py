@@ -58,3 +58,13 @@ def test_code_with_backticks_or_pipes_survives_a_table_cell() -> None:
 def test_a_fence_is_longer_than_any_run_of_backticks_inside() -> None:
     assert templating.fence_markdown("a\n````\nb").split("\n")[0] == "`````text"
     assert templating.fence_markdown("a").split("\n") == ["```text", "a", "```"]
+
+
+def test_no_line_ends_in_an_option_or_a_line_number() -> None:
+    text = str(
+        templating.prose_html(
+            "see `mpsprobe run --device mps` at transformers/models/modeling_llama.py:397, <b>"
+        )
+    )
+    assert '<span class="whole">--device</span> mps</code>' in text
+    assert 'transformers/<wbr>models/<wbr><span class="whole">modeling_llama.py:397</span>, &lt;b&gt;' in text

@@ -34,7 +34,7 @@ def test_templates_only_ask_loop_and_print(name: str) -> None:
             assert isinstance(node.test, nodes.Getattr | nodes.Name), (name, node.lineno)
             assert not node.elif_
         elif isinstance(node, nodes.Filter):  # escaping of one format
-            assert node.name in ("prose", "code", "fence", "breakable"), (name, node.lineno)
+            assert node.name in ("prose", "code", "fence", "breakable", "command"), (name, node.lineno)
         elif isinstance(node, nodes.Call):  # a macro, here or imported
             drawn = isinstance(node.node, nodes.Getattr) and isinstance(node.node.node, nodes.Name)
             assert drawn or (isinstance(node.node, nodes.Name) and node.node.name in macros), (

@@ -19,6 +19,9 @@ from mpsprobe.run import Fit, MacFit, ReleaseSummary
 #: The share of a cell's place that the cell fills, in per cent; the rest separates it from the next one.
 _FILLED = 94
 
+#: The number of columns that a telephone shows without scrolling far.
+_NARROW = 8
+
 #: Texts of cells in the chart of Macs.
 _FIT_SHORT = {Fit.COMFORTABLE: "easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "?"}
 
@@ -53,6 +56,7 @@ class Mosaic:
         rows: The rows from the top.
         width: The width of a cell.
         note: How to read the chart.
+        hint: What a narrow window says above a chart that it has to scroll; empty for a chart of few columns.
     """
 
     title: str
@@ -61,6 +65,7 @@ class Mosaic:
     rows: tuple[MosaicRow, ...]
     width: str
     note: str
+    hint: str = ""
 
 
 def _mosaic(
@@ -88,6 +93,7 @@ def _mosaic(
         ),
         f"{step * _FILLED / 100:.3f}",
         note,
+        f"Scroll sideways: {heads[0]} to {heads[-1]} →" if len(heads) > _NARROW else "",
     )
 
 

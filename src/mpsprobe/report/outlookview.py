@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpsprobe import quantities
 from mpsprobe.report.checkview import Grid, grid
@@ -40,10 +40,12 @@ class TitledGrid:
     Attributes:
         title: The text of the heading, in one line.
         grid: The cells of the table.
+        headed: Whether the title is shown; it is not where the heading above says the same.
     """
 
     title: str
     grid: Grid
+    headed: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class FoldView:
         list_title: The heading of its list.
         items: The items of its list.
         chart: A chart above its tables.
+        printed: Whether a printed page shows it: long tables do not fit on a few pages.
     """
 
     anchor: str
@@ -71,6 +74,7 @@ class FoldView:
     list_title: str = ""
     items: tuple[str, ...] = ()
     chart: Mosaic | None = None
+    printed: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
     time = _time(forecast, forecast.time) if forecast and forecast.time else None
     limits = tuple(map(clean, forecast.limits)) if forecast else ()
     compared = _titled(("Routes compared", advice.matrix)) if advice else ()
-    releases = _titled(("Torch releases", advice.releases)) if advice else ()
+    releases = _titled(("Torch releases", advice.releases), headed=False) if advice else ()
     plan = (
         _titled(("Checklist", advice.checklist), ("Timeline to a first result", advice.timeline))
         if advice
@@ -218,6 +222,7 @@ def _folds(
             tables=memory.tables,
             list_title="What would make it fit" if memory.remedies else "",
             items=memory.remedies,
+            printed=True,
         )
     if time is not None:
         yield FoldView(
@@ -228,9 +233,12 @@ def _folds(
             closing=time.shares,
         )
     for table in plan:
-        yield FoldView(re.sub(r"[^a-z]+", "-", table.title.lower()), table.title, tables=(table,))
+        anchor = re.sub(r"[^a-z]+", "-", table.title.lower())
+        yield FoldView(
+            anchor, table.title, tables=(replace(table, headed=False),), printed=anchor == "checklist"
+        )
     if limits:
-        yield FoldView("forecast-limits", "Limits of the forecast", items=limits)
+        yield FoldView("forecast-limits", "Limits of the forecast", items=limits, printed=True)
 
 
 def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
@@ -261,7 +269,7 @@ def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
         "macs",
         "Macs of the catalogue",
         note=f"{fitting} of {len(macs)} fit",
-        tables=(TitledGrid("Macs by fit", grid(Table(columns, rows))),),
+        tables=(TitledGrid("Macs by fit", grid(Table(columns, rows)), headed=False),),
         chart=macs_chart(macs),
     )
 
@@ -331,7 +339,9 @@ def _memory(memory: Memory) -> MemoryView:
     return MemoryView(
         fit=FIT[memory.fit],
         reason=clean(memory.reason),
-        tables=(TitledGrid("Memory", grid(Table(["memory", "size", "basis", "evidence"], rows))),),
+        tables=(
+            TitledGrid("Memory", grid(Table(["memory", "size", "basis", "evidence"], rows)), headed=False),
+        ),
         remedies=tuple(clean(one.sentence) for one in memory.remedies),
     )
 
@@ -405,8 +415,8 @@ def _elsewhere(forecast: Forecast) -> list[TitledGrid]:
     return [TitledGrid("A sample elsewhere", grid(Table(columns, rows)))] if rows else []
 
 
-def _titled(*named: tuple[str, Table | None]) -> tuple[TitledGrid, ...]:
-    return tuple(TitledGrid(title, grid(table)) for title, table in named if table is not None)
+def _titled(*named: tuple[str, Table | None], headed: bool = True) -> tuple[TitledGrid, ...]:
+    return tuple(TitledGrid(title, grid(table), headed) for title, table in named if table is not None)
 
 
 def _size(count: int | None) -> str:

@@ -14,6 +14,10 @@ from markupsafe import Markup, escape
 from mpsprobe.quantities import plural, printable
 
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
+#: A place in source code: `models/llama.py:397`.
+_PLACE = re.compile(r"([\w./-]+\.py:\d+)")
+#: The number of letters of a file name that fit into one line of a narrow window.
+_LONG = 32
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 #: Everything outside the Char production of XML 1.0 (https://www.w3.org/TR/xml/#charsets).
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -42,19 +46,40 @@ def prose_html(text: str) -> Markup:
     parts: list[Markup] = []
     end = 0
     for match in _SPAN.finditer(text):
-        parts.append(escape(text[end : match.start()]))
+        parts.append(_places_html(text[end : match.start()]))
         code, link = match.groups()
         if code:
-            parts.append(Markup("<code>{}</code>").format(code[1:-1]))
+            parts.append(Markup("<code>{}</code>").format(_places_html(code[1:-1])))
         else:
             parts.append(Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(link))
         end = match.end()
-    return Markup("").join([*parts, escape(text[end:])])
+    return Markup("").join([*parts, _places_html(text[end:])])
+
+
+def _places_html(text: str) -> Markup:
+    """Convert a text to HTML in which a path breaks behind its punctuation, and never inside its line number."""
+    parts = re.split(_PLACE, text)
+    return Markup("").join(
+        _place_html(part) if at % 2 else command_html(part) for at, part in enumerate(parts)
+    )
+
+
+def _place_html(place: str) -> Markup:
+    folders, slash, file = place.rpartition("/")
+    whole = Markup('<span class="whole">{}</span>' if len(file) <= _LONG else "{}").format(file)
+    return Markup("<wbr>").join([*(escape(f"{one}/") for one in folders.split("/") if slash), whole])
 
 
 def breakable(text: str) -> Markup:
     """Convert a name to HTML that may be broken behind its punctuation, and at the ends of words only there."""
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/._:])(?=[^/._:])", text))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/._:])(?=[^/._:])(?!\d+$)", text))
+
+
+def command_html(text: str) -> Markup:
+    """Convert commands to HTML in which no line ends inside the name of an option, such as `--device`."""
+    parts = re.split(r"(?<!\S)(--?[A-Za-z][\w-]*)", text)
+    whole = Markup('<span class="whole">{}</span>')
+    return Markup("").join(whole.format(part) if at % 2 else escape(part) for at, part in enumerate(parts))
 
 
 def prose_markdown(text: str) -> str:
@@ -120,6 +145,7 @@ def _markup() -> jinja2.Environment:
     environment = _environment(autoescape=True)
     environment.filters["prose"] = prose_html
     environment.filters["breakable"] = breakable
+    environment.filters["command"] = command_html
     environment.globals["script"] = Markup((TEMPLATES / "report.js").read_text(encoding="utf-8"))
     environment.globals["css"] = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment

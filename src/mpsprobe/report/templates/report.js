@@ -1,4 +1,12 @@
-/* Sorts and filters the tables of op uses, and copies commands; the page is whole without it. */
+/* Sorts and filters the tables of op uses, copies commands, and opens for the printer what belongs on paper; the page
+   is whole without it. */
+const opened = [];
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details.printed:not([open])")) opened.push(part), (part.open = true);
+});
+addEventListener("afterprint", () => {
+  for (const part of opened.splice(0)) part.open = false;
+});
 for (const block of document.querySelectorAll("pre.commands")) {
   const frame = document.createElement("div"), button = document.createElement("button");
   frame.className = "copying";
