@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mpsprobe.forecast.build import rates
+from mpsprobe.forecast.build import ForecastOptions, _limits, rates
+from mpsprobe.forecast.trace import Trace
+from mpsprobe.mac.catalogue import named
 from mpsprobe.run import Range, TimePart, Timing
 from mpsprobe.run.outlook import Fed
 
@@ -53,3 +55,16 @@ def test_each_task_has_its_own_unit_of_speed() -> None:
     (items,) = rates(_timing(_part("forward", 0.5)), Fed(rows=32, tokens=128))
     assert items.unit == "items/s"
     assert items.expected == pytest.approx(64.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("m1-max-64", ["m1-max-64 is sold with 24 and 32 GPU cores: the forecast is for 32."]),
+        ("m1-max-24c-64", []),
+        ("m4-max-36", []),  # sold with 32 cores only
+    ],
+)
+def test_cores_that_a_mac_was_not_named_with(name: str, said: list[str]) -> None:
+    texts = _limits(Trace([], []), [], ForecastOptions(mac=named(name)))
+    assert [text for text in texts if "GPU cores" in text] == said

@@ -19,7 +19,8 @@ from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Stage, Trace, stages
 from mpsprobe.knowledge import cloud_prices, speed
 from mpsprobe.knowledge.cloud_prices import Network
-from mpsprobe.mac.catalogue import NamedMac
+from mpsprobe.mac.catalogue import NamedMac, sold_with_cores
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.run import Epoch, Evidence, Forecast, Mac, OpVerdict, Range, Rate, TimePart, Timing
 from mpsprobe.run.outlook import NEW_TOKENS, RUN_TURNS, Fed, Workload
 
@@ -164,6 +165,12 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list
         "The host's own memory (Python, torch, the files while they are read) is not counted: about 1 GB.",
     ]
     if wish.mac is not None:
+        cores = sold_with_cores(wish.mac)
+        if len(cores) > 1 and f"-{wish.mac.gpu_cores}c-" not in wish.mac.name:
+            counts = enumerate_words([str(one) for one in cores])
+            texts.append(
+                f"{wish.mac.name} is sold with {counts} GPU cores: the forecast is for {wish.mac.gpu_cores}."
+            )
         texts.append(
             "What PyTorch reaches of this Mac's peaks comes from published runs of large matmuls and copies; heat, "
             "battery and other programs are not in it, and the first run of each new shape compiles its kernels."

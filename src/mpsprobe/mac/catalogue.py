@@ -99,6 +99,13 @@ def names() -> list[str]:
     ]
 
 
+def sold_with_cores(mac: NamedMac) -> list[int]:
+    """Return the numbers of GPU cores with which a Mac of this chip and memory is sold, in increasing order."""
+    chip = chips.find(mac.chip)
+    variants = chip.variants if chip is not None else []
+    return sorted(one.gpu_cores for one in variants if mac.memory_bytes >> 30 in one.memory_gib)
+
+
 def named(name: str, macos: str | None = None) -> NamedMac:
     """Return the Mac called `name`.
 
