@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from mpsprobe.models import profile
-from mpsprobe.routes import checklist
+from mpsprobe.routes import checklist, mps
 from mpsprobe.routes.case import Case
 from mpsprobe.run import (
     Check,
     Evidence,
     Fit,
+    Hazard,
     Host,
     Measurement,
     MeasurementKey,
     OpVerdict,
     Phase,
+    Predicted,
+    Refusal,
     Status,
     Target,
 )
@@ -112,3 +115,44 @@ def test_five_minutes_are_the_limit() -> None:
     assert speed(1.0, 301.0) == "no"
     assert speed(301.0, None) == "no"
     assert speed(1.0, None) == "unknown"
+
+
+def test_answers_after_the_changes_stand_beside() -> None:
+    made = case([use(), use("aten::_cholesky_solve_helper", OpVerdict.RAISES)], time=timing("M1", 1.0, 2.0))
+    found = checklist.table(made, mps.judge(made))
+    rows = {row[0]: row for row in found.rows}
+    assert found.columns[-1] == "after the changes"
+    assert (rows["Forward pass works"][1], rows["Forward pass works"][-1]) == ("no", "yes, predicted")
+    assert rows["Results match a CUDA baseline, if there is one"][-1] == "unknown"
+    assert len(checklist.table(case([use()]), mps.judge(case([use()]))).columns) == 4
+
+
+def test_a_fault_of_longer_inputs_is_no_fault_now() -> None:
+    made = case([use(), use(verdict=OpVerdict.WRONG)])
+    assert answers(made)["Results"] == ("no", "predicted")
+    made.run.predicted = Predicted(
+        doing="generate",
+        inputs=[],
+        notes=[],
+        dtypes={},
+        hazards=[
+            Hazard(
+                advisory="sdpa-decode-half-long-keys",
+                title="wrong",
+                severity="critical",
+                symptom="wrong",
+                certainty="possible",
+                reached=True,
+                from_tokens=1024,
+            )
+        ],
+    )
+    assert answers(made)["Results"] == ("unknown", "predicted")
+    assert "wrong from 1,024 tokens on: 1" in mps.route(made, mps.judge(made)).reasons[0]
+
+
+def test_what_does_not_load_is_not_answered_by_memory() -> None:
+    refusal = Refusal(Phase.TRANSFER, "quantisation", "", "Loading raises ImportError", "certain", "")
+    made = case([use()])
+    made.run.predicted = Predicted(doing="", inputs=[], notes=[], dtypes={}, refusals=[refusal])
+    assert answers(made)["Model"] == ("no", "predicted")

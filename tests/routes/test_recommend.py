@@ -132,7 +132,7 @@ def test_the_matrix_holds_every_route_and_no_invented_cell() -> None:
         "code changes",
         "iteration speed",
         "cost",
-        "the plan takes",
+        "the plan takes: 600 inferences",
         "risk",
     ]
     told = {row[0]: row for row in grid.rows}
@@ -181,3 +181,36 @@ def test_releases_name_the_first_that_is_fully_native() -> None:
 def test_an_outlook_can_be_drawn_for_a_mac_without_a_name() -> None:
     host = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M1 Max")
     assert {route.viability for route in outlook(case([use()], host=host)).routes} >= {Viability.YES}
+
+
+def test_the_faster_library_stands_beside_mps() -> None:
+    parts = [TimePart(name="decode", seconds=Range(1.0, 2.0, 1.0, 3.0), repeats=100, flops=10**12)]
+    time = timing("m1-max-32c-64", 1.0, 2.0, share=1.0)
+    time.parts = parts
+    made = case([use()], time=time, architecture="llama")
+    made.run.target.parameters = 8_000_000_000
+    found = advice(made)
+    assert found.route == "mps"
+    assert any("MLX" in text and "tokens/s" in text for text in found.reasons)
+    assert any("MLX" in text and "tokens/s" in text for text in found.would_change)
+
+
+def test_the_workload_stands_beside_its_time() -> None:
+    made = case([use()], time=timing("M1 Max", 1.0, 2.0, share=1.0), elsewhere=H100)
+    assert made.forecast is not None
+    made.forecast.workload = "a prompt of 32 tokens, 128 new tokens, batch 1 (defaults; --batch changes it)"
+    found = advice(made)
+    assert any("for a prompt of 32 tokens, 128 new tokens, batch 1." in one for one in found.reasons)
+    assert any("128 new tokens" in one for one in found.would_change if "finishes sooner" in one)
+
+
+def test_wrong_values_are_no_stop_and_the_hybrid_rents() -> None:
+    uses = [use(count=99), use("aten::_cholesky_solve_helper", OpVerdict.RAISES)]
+    wrong = use(verdict=OpVerdict.WRONG, advisories=["sdpa-decode-half-long-keys"])
+    made = case([*uses, wrong], time=timing("M1 Max", 1.0, 2.0, share=0.99), elsewhere=H100)
+    grid = advice(made).matrix
+    assert grid is not None
+    rows = {str(row[0]).partition(":")[0]: row for row in grid.rows}
+    assert rows["risk"][1] == "1 thing that will stop it, 1 fault with wrong values"
+    assert "copies" in str(rows["iteration speed"][2])
+    assert "rented GPU" in str(rows["the plan takes"][2])

@@ -148,12 +148,19 @@ class RateView:
     hardware: str
 
 
-def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
-    """Return those rates of the forecast that are known."""
+def rate_views(forecast: Forecast, *, packed: bool = False) -> tuple[RateView, ...]:
+    """Return those rates of the forecast that are known.
+
+    Args:
+        forecast: The forecast.
+        packed: Whether the weights stay packed, so that the rates are those of plain weights and say so.
+    """
     time = forecast.time
     return (
         tuple(
-            _rate_view(rate, forecast.evidence, time.hardware)
+            _rate_view(
+                rate, Evidence.PREDICTED, time.hardware, " with plain weights" if packed else ""
+            )  # a forecast, whatever recorded its op uses
             for rate in time.rates
             if rate.expected is not None
         )
@@ -162,7 +169,7 @@ def rate_views(forecast: Forecast) -> tuple[RateView, ...]:
     )
 
 
-def _rate_view(rate: Rate, evidence: Evidence, hardware: str) -> RateView:
+def _rate_view(rate: Rate, evidence: Evidence, hardware: str, of: str) -> RateView:
     assert rate.expected is not None
     timed = rate.unit in ("s", "s/it")
     shown = quantities.seconds if timed else _rate
@@ -171,7 +178,7 @@ def _rate_view(rate: Rate, evidence: Evidence, hardware: str) -> RateView:
     if rate.low is not None and rate.high is not None:
         span = f"{shown(rate.low)} to {shown(rate.high)}{unit}"
     return RateView(
-        clean(rate.name), f"{shown(rate.expected)}{unit}", span, EVIDENCE[evidence], clean(hardware)
+        clean(rate.name) + of, f"{shown(rate.expected)}{unit}", span, EVIDENCE[evidence], clean(hardware)
     )
 
 
@@ -264,11 +271,13 @@ def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
         "a sample, expected",
         "fits easily in MLX with",
     ]
-    fitting = sum(one.fit in (Fit.COMFORTABLE, Fit.TIGHT) for one in macs)
+    easily = sum(one.fit is Fit.COMFORTABLE for one in macs)
+    tight = sum(one.fit is Fit.TIGHT for one in macs)
+    more = f"; {tight} more are tight: near what Metal recommends at most, or past it" if tight else ""
     yield FoldView(
         "macs",
         "Macs of the catalogue",
-        note=f"{fitting} of {len(macs)} fit",
+        note=f"{easily} of {len(macs)} fit easily{more}",
         tables=(TitledGrid("Macs by fit", grid(Table(columns, rows)), headed=False),),
         chart=macs_chart(macs),
     )
@@ -349,7 +358,7 @@ def _memory(memory: Memory) -> MemoryView:
 def _margin(memory: Memory) -> int | None:
     """Return the bytes of physical memory that no part takes; None unless all parts are known."""
     taken = [part.bytes for part in memory.parts]
-    if memory.available_bytes is None or not taken or None in taken:
+    if memory.available_bytes is None or memory.needed_bytes is None or not taken or None in taken:
         return None
     return memory.available_bytes - sum(part or 0 for part in taken)
 

@@ -207,7 +207,8 @@ def page(run: Run) -> Page:
     charts = tuple(chart for chart in drawn if chart is not None)
     keys = tuple(_key_numbers(checks))
     benchmarks = rounds_chart(checks)
-    rates = rate_views(forecast) if forecast else ()
+    quantised = run.predicted.quantisation if run.predicted is not None else None
+    rates = rate_views(forecast, packed=quantised is not None and quantised.packed) if forecast else ()
     ops = op_uses(run.op_uses)
     trouble = ops.breaks if ops is not None else ()
     hazards = hazard_list(run.predicted.hazards) if run.predicted else None

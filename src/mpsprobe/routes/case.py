@@ -172,6 +172,21 @@ class Case:
         return found is not None and found.packed
 
     @property
+    def workload(self) -> str:
+        """Return the workload that a sample is, as in `a prompt of 32 tokens, 128 new tokens`; empty when unknown."""
+        if self.forecast is not None and self.forecast.workload:
+            return self.forecast.workload.partition(" (defaults")[0]
+        return self.run.predicted.doing if self.run.predicted is not None else ""
+
+    @property
+    def wrong_from(self) -> int | None:
+        """Return the number of tokens from which wrong values occur; None where this workload meets them itself."""
+        faults = self.run.predicted.hazards if self.run.predicted is not None else []
+        met = [one for one in faults if one.symptom in ("wrong", "nan") and one.is_met]
+        later = [one.from_tokens for one in met if one.certainty != "certain" and one.from_tokens is not None]
+        return min(later) if later and len(later) == len(met) else None
+
+    @property
     def broken(self) -> list[str]:
         """Return the messages of those failed checks that are about the target itself."""
         return [

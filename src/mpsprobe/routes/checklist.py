@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from mpsprobe.knowledge import environment
 from mpsprobe.quantities import decimal_size, seconds
+from mpsprobe.routes import mps
 from mpsprobe.routes.case import Case
-from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Status, Table
+from mpsprobe.run import Check, Evidence, Fit, OpVerdict, Phase, Status, Table
 
 #: The longest acceptable time of a sample in seconds.
 ACCEPTABLE_S = 300.0
@@ -33,18 +34,39 @@ class Answer:
     device: str = ""
 
 
-def table(case: Case) -> Table:
-    """Return the checklist as a table: question, answer, evidence and grounds."""
+def table(case: Case, judgement: mps.Judgement | None = None) -> Table:
+    """Return the checklist as a table: question, answer as it is, evidence and grounds.
+
+    Where something stands in the way that changes remove, a last column answers for the target after them.
+
+    Args:
+        case: The target, the Mac and the forecast.
+        judgement: The verdict on the MPS route; None for no such column.
+    """
+    stops = judgement.certain_stops if judgement is not None else ()
+    changed = bool(stops) and all(stop.fix for stop in stops)
     rows: list[list[str | int | float | bool | None]] = []
     for question, ask, only in _QUESTIONS:
         if only and only not in case.run.target.asks:
             continue
         answer = ask(case)
         basis = answer.evidence.value if answer.evidence else ""
-        rows.append(
-            [question, answer.word, answer.found, f"{basis} on {answer.device}" if answer.device else basis]
-        )
-    return Table(["question", "answer", "found", "evidence"], rows)
+        row = [question, answer.word, answer.found, f"{basis} on {answer.device}" if answer.device else basis]
+        rows.append([*row, _after(case, ask, answer)] if changed else [*row])
+    columns = ["question", "answer", "found", "evidence"]
+    return Table([*columns, "after the changes"] if changed else columns, rows)
+
+
+def _after(case: Case, ask: Ask, answer: Answer) -> str:
+    """Return the answer to a question once each change is made; only predicted, because nobody made them."""
+    if answer.word == YES or ask in (_memory, _speed):
+        return answer.word
+    known = (
+        case.fit not in (Fit.UNKNOWN, Fit.NO) and not case.calls.get(OpVerdict.UNKNOWN) and not case.packed
+    )
+    if known and (ask is _loads or (ask in (_forward, _completes) and not case.stopped)):
+        return f"{YES}, predicted"
+    return OPEN
 
 
 def _available(case: Case) -> Answer:
@@ -63,6 +85,10 @@ def _available(case: Case) -> Answer:
 def _loads(case: Case) -> Answer:
     if (answer := _of_checks(case, "transfer.")) is not None:
         return answer
+    made = case.run.predicted
+    for one in made.refusals if made is not None else ():
+        if one.phase is Phase.TRANSFER and one.grade == "certain" and one.kind != "memory":
+            return Answer(NO, one.message.strip().splitlines()[0].rstrip(".") + ".", Evidence.PREDICTED)
     if case.fit is Fit.UNKNOWN or not case.uses:
         return Answer(OPEN, "Whether it fits is not known.")
     word = NO if case.fit is Fit.NO else YES
@@ -102,7 +128,11 @@ def _trajectory(case: Case) -> Answer:
 
 
 def _matches(case: Case) -> Answer:
-    if wrong := case.calls.get(OpVerdict.WRONG):
+    wrong = case.calls.get(OpVerdict.WRONG)
+    if wrong and case.wrong_from is not None:
+        since = f"from {case.wrong_from:,} tokens on, which this workload does not reach"
+        return Answer(OPEN, f"{wrong:,} op calls are known to give wrong values {since}.", case.evidence)
+    if wrong:
         return Answer(NO, f"{wrong:,} op calls are known to give wrong values.", case.evidence)
     missing = "No result of a CUDA machine was at hand: `mpsprobe baseline` writes one down."
     parity = _of_checks(case, "inference.parity")
@@ -128,23 +158,21 @@ def _memory(case: Case) -> Answer:
 
 
 def _speed(case: Case) -> Answer:
-    limit = seconds(ACCEPTABLE_S)
+    limit, one = seconds(ACCEPTABLE_S), f"a {case.one}{f' ({case.workload})' if case.workload else ''}"
     if (measured := case.measured_seconds) is not None:
         word = YES if measured < ACCEPTABLE_S else NO
-        return Answer(
-            word, f"{seconds(measured)} a sample; {limit} are acceptable.", Evidence.MEASURED, "mps"
-        )
+        return Answer(word, f"{seconds(measured)} {one}; {limit} are acceptable.", Evidence.MEASURED, "mps")
     time = case.forecast.time if case.forecast else None
     span = time.per_sample if time else None
     if span is None:
         return Answer(OPEN, "The time of a sample was not forecast.")
     if span.floor > ACCEPTABLE_S:
-        return Answer(NO, f"At least {seconds(span.floor)} a sample; {limit} are acceptable.", case.evidence)
+        return Answer(NO, f"At least {seconds(span.floor)} {one}; {limit} are acceptable.", case.evidence)
     if span.expected is None or span.high is None:
         return Answer(
-            OPEN, f"At least {seconds(span.floor)} a sample; the likely time is not known.", case.evidence
+            OPEN, f"At least {seconds(span.floor)} {one}; the likely time is not known.", case.evidence
         )
-    found = f"About {seconds(span.expected)} a sample, up to {seconds(span.high)}; {limit} are acceptable."
+    found = f"About {seconds(span.expected)} {one}, up to {seconds(span.high)}; {limit} are acceptable."
     word = YES if span.high < ACCEPTABLE_S else NO if span.expected > ACCEPTABLE_S else OPEN
     return Answer(word, found, case.evidence)
 

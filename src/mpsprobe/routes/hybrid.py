@@ -68,6 +68,14 @@ def crossing(uses: Iterable[OpUse]) -> int | None:
     return total
 
 
+def copying_seconds(case: Case) -> float | None:
+    """Return the least time of copying the tensors of all calls that leave the GPU; None when unknown."""
+    found, bandwidth = regions(case), _bandwidth(case)
+    known = [region.bytes for region in found if region.bytes is not None]
+    # host and GPU share one memory, which a copy reads and writes
+    return 2 * sum(known) / bandwidth if bandwidth and len(known) == len(found) else None
+
+
 def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
     """Return the route as a report shows it.
 
@@ -105,7 +113,8 @@ def _verdict(
     if found:
         names = enumerate_words([region.name for region in found[:3]])
         more = f" and {plural(len(found) - 3, 'other place')}" if len(found) > 3 else ""
-        return Viability.CHANGES, f"Left on the CPU: {names}{more}; all other ops are native."
+        rented = f"; final runs go to a rented {quote.offer.gpu}" if quote is not None else ""
+        return Viability.CHANGES, f"Left on the CPU: {names}{more}; all other ops are native{rented}."
     if judgement.viability is Viability.UNKNOWN:
         return Viability.UNKNOWN, "No op has to leave the GPU, as far as is known."
     if judgement.viability is Viability.CHANGES:
@@ -120,10 +129,8 @@ def _crossings(case: Case, found: Sequence[Region]) -> list[str]:
         return []
     known = [region.bytes for region in found if region.bytes is not None]
     text = f"Each such call waits for the GPU and copies its tensors: {decimal_size(sum(known))} in this run"
-    bandwidth = _bandwidth(case)
-    if bandwidth:
-        # host and GPU share one memory, which a copy reads and writes
-        text += f", at least {seconds(2 * sum(known) / bandwidth)} of copying"
+    if (copying := copying_seconds(case)) is not None:
+        text += f", at least {seconds(copying)} of copying"
     reasons = [f"{text}, without the waits."]
     if any(region.module for region in found):
         reasons.append(

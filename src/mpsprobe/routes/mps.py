@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import re
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Blocker:
         certain: False when it may not happen.
         release: The first later torch release without it; empty when there is none, or none is known.
         fallback: Whether the fallback variable helps.
+        wrong: Whether it runs and gives wrong values, instead of raising or ending the process.
     """
 
     what: str
@@ -56,6 +58,7 @@ class Blocker:
     certain: bool = True
     release: str = ""
     fallback: bool = False
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,14 +172,15 @@ def _sentence(judgement: Judgement, *, packed: bool) -> str:
 
 
 def _reasons(case: Case, judgement: Judgement) -> list[str]:
-    reasons = [_ops(case), _time(case), _memory(case)]
+    reasons = [_ops(case, changed=bool(judgement.certain_stops)), _time(case), _memory(case)]
     reasons += [
         f"{one.what}{f': {one.fix}' if one.fix else ''}".rstrip(".") + "." for one in judgement.stops[:_SHOWN]
     ]
     return [reason for reason in reasons if reason]
 
 
-def _ops(case: Case) -> str:
+def _ops(case: Case, *, changed: bool = False) -> str:
+    """Return how many calls run on the GPU of the release that was asked for, before any change is made."""
     share = case.native_calls
     if share is None:
         return "No op uses are known, so nothing is said of support."
@@ -185,10 +189,13 @@ def _ops(case: Case) -> str:
     if share == 1:
         return f"All {plural(total, 'op call')} {run_there} on the GPU."
     others = {verdict: count for verdict, count in case.calls.items() if verdict not in NATIVE}
-    listed = ", ".join(f"{verdict.value}: {count:,}" for verdict, count in others.items())
-    return (
-        f"{total - sum(others.values()):,} of {plural(total, 'op call')} {run_there} on the GPU ({listed})."
+    since = f" from {case.wrong_from:,} tokens on" if case.wrong_from is not None else ""
+    listed = ", ".join(
+        f"{verdict.value}{since if verdict is OpVerdict.WRONG else ''}: {count:,}"
+        for verdict, count in others.items()
     )
+    before = f"On torch {case.mac.torch}, without the changes: " if changed else ""
+    return f"{before}{total - sum(others.values()):,} of {plural(total, 'op call')} {run_there} on the GPU ({listed})."
 
 
 def _time(case: Case) -> str:
@@ -204,7 +211,9 @@ def _time(case: Case) -> str:
     spread = ""
     if per_sample.low is not None and per_sample.high is not None:
         spread = f" ({seconds(per_sample.low)} to {seconds(per_sample.high)})"
-    return f"{text}; a {case.one} takes about {seconds(per_sample.expected)}{spread}."
+    of = f" for {case.workload}" if case.workload else ""
+    plain = " with plain weights" if case.packed else ""
+    return f"{text}; a {case.one}{plain} takes about {seconds(per_sample.expected)}{spread}{of}."
 
 
 def _memory(case: Case) -> str:
@@ -213,7 +222,10 @@ def _memory(case: Case) -> str:
         return "Whether it fits is not known: name a Mac with its memory, such as --mac m1-max-64."
     text = f"Memory: {memory.fit.label}"
     if memory.needed_bytes is not None and memory.available_bytes is not None:
-        text += f", {decimal_size(memory.needed_bytes)} needed of {decimal_size(memory.available_bytes)}"
+        packed = " with packed weights" if case.packed else ""
+        text += (
+            f", {decimal_size(memory.needed_bytes)} needed{packed} of {decimal_size(memory.available_bytes)}"
+        )
     return f"{text}. {memory.reason}".rstrip()
 
 
@@ -352,7 +364,7 @@ def _wrong(case: Case) -> list[Blocker]:
     stops = [_advised(case, advisories.by_id(name), count) for name, count in calls.items()]
     if bare:
         stops.append(Blocker("values are wrong, for a reason that no advisory names", "", bare))
-    return stops
+    return [dataclasses.replace(one, wrong=True) for one in stops]
 
 
 def _deadly(case: Case) -> list[Blocker]:
@@ -377,7 +389,10 @@ def _advised(case: Case, advisory: Advisory, calls: int, certain: bool = True) -
         fix = f"{fix[:1].lower()}{fix[1:]}".rstrip(".")
     good = ops.resolve_release(advisory.first_good) if advisory.first_good else ""
     release = good if good in _later(case) else ""
-    return Blocker(f"{advisory.title} ({advisory.id})", fix, calls, certain, release)
+    faults = case.run.predicted.hazards if case.run.predicted is not None else []
+    tokens = next((one.from_tokens for one in faults if one.advisory == advisory.id and one.reached), None)
+    since = f", from {tokens:,} tokens on" if tokens is not None else ""
+    return Blocker(f"{advisory.title} ({advisory.id}){since}", fix, calls, certain, release)
 
 
 def _known(case: Case, use: OpUse) -> list[Advisory]:

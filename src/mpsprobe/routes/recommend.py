@@ -17,7 +17,7 @@ from mpsprobe.knowledge import chips, speed
 from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size, seconds
-from mpsprobe.routes import checklist, cloud, commands, hybrid, mps, tables
+from mpsprobe.routes import alternatives, checklist, cloud, commands, hybrid, mps, tables
 from mpsprobe.routes.case import Case, weakest
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx import route as mlx
@@ -31,6 +31,7 @@ from mpsprobe.run import (
     MeasurementKey,
     Memory,
     MemoryPart,
+    OpVerdict,
     Outlook,
     Recommendation,
     RemedyKind,
@@ -39,6 +40,13 @@ from mpsprobe.run import (
     Viability,
 )
 
+#: What becomes of op calls whose time does not count as spent on the GPU, by verdict.
+_OFF = {
+    OpVerdict.FALLBACK: "run on the CPU",
+    OpVerdict.RAISES: "raise",
+    OpVerdict.WRONG: "give wrong values",
+    OpVerdict.UNKNOWN: "are not known",
+}
 #: The longest time of a plan on the Mac in seconds before a rented GPU is suggested: a night.
 _A_NIGHT_S = 12 * 3600.0
 
@@ -91,12 +99,16 @@ def recommend(grounds: RouteFacts) -> Recommendation:
     return Recommendation(
         route=advice.route,
         sentence=f"{advice.sentence} ({_known_as(case)})",
-        reasons=list(dict.fromkeys([advice.because, *(chosen.reasons[:3] if chosen else [])])),
+        reasons=list(
+            dict.fromkeys(
+                [advice.because, *(chosen.reasons[:3] if chosen else []), *_faster(grounds, advice)]
+            )
+        ),
         would_change=_would_change(grounds),
         commands=list(chosen.commands) if chosen else [],
         evidence=case.evidence,
         matrix=tables.matrix(case, grounds.judgement, grounds.work, grounds.quote),
-        checklist=checklist.table(case),
+        checklist=checklist.table(case, grounds.judgement),
         timeline=tables.timeline(case),
         releases=tables.releases(case),
     )
@@ -243,11 +255,43 @@ def _mps(grounds: RouteFacts) -> Advice | None:
         per_sample = case.seconds_per_sample
         assert per_sample is not None
         whole = seconds(per_sample * case.plan.inferences)
+        whole += f" ({case.plan.counted}, each {case.workload})" if case.workload else ""
         renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
         because = f"{known}, and a {case.one} takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
     tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
-    return Advice("mps", f"Use MPS{after}.{tight}", f"{known}.")
+    return Advice("mps", f"Use MPS{after}.{tight}{_may_apply(grounds.judgement)}", f"{known}.")
+
+
+def _may_apply(judgement: mps.Judgement) -> str:
+    """Return a sentence on the faults that may still be met after the changes; empty when there are none."""
+    left = [one for one in judgement.stops if not one.certain]
+    if not left:
+        return ""
+    first = f"{left[0].what.rstrip('.')}{f': {left[0].fix}' if left[0].fix else ''}".rstrip(".")
+    more = f" (and {len(left) - 1} more below)" if len(left) > 1 else ""
+    return f" May still apply: {first}{more}."
+
+
+def _in_mlx(grounds: RouteFacts) -> str:
+    """Return the speed expected in MLX with its bits, such as `87.2 tokens/s (68.1 - 105) with 4-bit weights`."""
+    if grounds.case.run.target.training is not None:
+        return ""
+    found = next((one for one in alternatives.speeds(grounds.case, "MLX") if one.expected is not None), None)
+    return f"{found.words} with {found.quantisation} weights" if found is not None else ""
+
+
+def _faster(grounds: RouteFacts, advice: Advice) -> list[str]:
+    """Return a sentence that sets MPS beside MLX, where MLX's libraries hold the target and its speed is known."""
+    if advice.route != "mps" or not grounds.work.reused or not (there := _in_mlx(grounds)):
+        return []
+    time = grounds.case.forecast.time if grounds.case.forecast else None
+    unit = "tokens/s" if "tokens/s" in there else "s/it"
+    rate = next(
+        (one for one in (time.rates if time else []) if one.unit == unit and one.name != "prefill"), None
+    )
+    here = f", against {rate.expected:.3g} {unit} on MPS" if rate is not None and rate.expected else ""
+    return [f"MLX is set up in minutes, and {there} are expected there{here}."]
 
 
 def _left(_: RouteFacts) -> Advice | None:
@@ -297,7 +341,11 @@ def _would_change(grounds: RouteFacts) -> list[str]:
     share = case.native_time
     if share is not None and judgement.grade is Grade.MOST and share < 1:
         now = f"{1 - share:.1%}" if 1 - share >= 0.001 else "less than 0.1%"
-        texts.append(f"Ops off the GPU taking more than {1 - mps.MOST:.0%} of the time; now it is {now}.")
+        off = [word for verdict, word in _OFF.items() if case.calls.get(verdict)]
+        texts.append(
+            f"Ops that {' or '.join(off) or 'are not known'} taking more than {1 - mps.MOST:.0%} of "
+            f"the time; without any change it is {now}."
+        )
     if (first := tables.first_native(case.releases)) is not None and first != case.mac.torch:
         texts.append(f"torch {first}: everything is native from there on.")
     if (
@@ -306,7 +354,10 @@ def _would_change(grounds: RouteFacts) -> list[str]:
         and grounds.quote.break_even is not None
     ):
         count = f"{'some ' if grounds.quote.least else ''}{grounds.quote.break_even:,}"
-        texts.append(f"From {count} {case.plan.unit}s on, {grounds.quote.offer.name} finishes sooner.")
+        of = f" ({case.workload})" if case.workload else ""
+        texts.append(f"From {count} {case.plan.unit}s{of} on, {grounds.quote.offer.name} finishes sooner.")
+    if grounds.work.reused and (found := _in_mlx(grounds)):
+        texts.append(f"Use of MLX, whose libraries hold it, set up in minutes: {found} expected there.")
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
         texts.append(f"A port to MLX, which takes {low:g} to {high:g} days.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mpsprobe.knowledge import environment
 from mpsprobe.quantities import plural, seconds
-from mpsprobe.routes import alternatives, mps
+from mpsprobe.routes import alternatives, hybrid, mps
 from mpsprobe.routes.case import Case, OnRelease
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx.route import Effort
@@ -25,17 +25,23 @@ def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | No
     return Table(
         ["criterion", "MPS", "hybrid", "MLX", "cloud GPU"],
         [
-            ["setup time", mac_setup, mac_setup, _mlx_setup(work), _cloud_setup(quote)],
+            ["setup time", mac_setup, _hybrid_setup(mac_setup, quote), _mlx_setup(work), _cloud_setup(quote)],
             ["code changes", _changes(changes), _changes(changes), _mlx_changes(work), "none"],
             [
                 "iteration speed",
-                _span(per_sample, f"a {case.one}"),
-                _span(per_sample, f"a {case.one}"),
+                _span(per_sample, _each(case)),
+                _hybrid_speed(case),
                 _mlx_speed(case, work),
                 _cloud_iteration(case, quote),
             ],
             ["cost", "no rent", _hybrid_cost(quote), "no rent", _dollars(quote)],
-            ["the plan takes", _plan(case), _cloud_plan(quote), _UNKNOWN, _cloud_plan(quote)],
+            [
+                f"the plan takes: {case.plan.counted}{f' ({case.workload})' if case.workload else ''}",
+                _plan(case),
+                _hybrid_plan(quote),
+                _UNKNOWN,
+                _with_setup(_cloud_plan(quote)),
+            ],
             ["risk", _risk(judgement), _risk(judgement), _mlx_risk(work), _cloud_risk(quote)],
         ],
     )
@@ -137,10 +143,11 @@ def _mac_setup(case: Case) -> str:
 
 
 def _mlx_speed(case: Case, work: Effort) -> str:
-    """Return the expected speed in MLX with 4-bit weights; unknown for targets that its libraries do not support."""
-    known = work.reused and case.run.target.training is None  # published speeds are for inference only
-    found = alternatives.speeds(case, "MLX") if known else []
-    return next((f"{one.words}, {one.quantisation}" for one in found if one.expected is not None), _UNKNOWN)
+    """Return the expected speed in MLX with 4-bit weights; for a target to be ported, that of one stage."""
+    # published speeds are for inference only
+    found = alternatives.speeds(case, "MLX") if case.run.target.training is None else []
+    rate = next((f"{one.words}, {one.quantisation}" for one in found if one.expected is not None), _UNKNOWN)
+    return rate if work.reused or rate == _UNKNOWN else f"{rate}, of that stage only, once it is ported"
 
 
 def _mlx_setup(work: Effort) -> str:
@@ -193,7 +200,38 @@ def _dollars(quote: Quote | None) -> str:
 
 def _plan(case: Case) -> str:
     per_sample = case.seconds_per_sample
-    return seconds(per_sample * case.plan.inferences) if per_sample is not None else _UNKNOWN
+    if per_sample is None:
+        return _UNKNOWN
+    return f"{seconds(per_sample * case.plan.inferences)}, once it is set up"
+
+
+def _with_setup(took: str) -> str:
+    return took if took == _UNKNOWN else f"{took}, set-up included"
+
+
+def _hybrid_setup(mac_setup: str, quote: Quote | None) -> str:
+    """Return the set-up of both machines; of the Mac only, where no GPU is rented."""
+    rented = _cloud_setup(quote)
+    return mac_setup if rented == _UNKNOWN else f"{mac_setup}, and {rented} on the rented GPU"
+
+
+def _each(case: Case) -> str:
+    """Return what is timed, with its weights where those are not the ones of the memory forecast."""
+    return f"a {case.one}{' with plain weights' if case.packed else ''}"
+
+
+def _hybrid_speed(case: Case) -> str:
+    """Return the time on the Mac with the copies of what is left on the CPU, which the forecast leaves out."""
+    text, copying = _span(case.seconds_per_sample, _each(case)), hybrid.copying_seconds(case)
+    if text == _UNKNOWN or not hybrid.regions(case):
+        return text
+    more = f"at least {seconds(copying)} of copies" if copying is not None else "copies"
+    return f"{text}, and {more}, and the CPU's own time"
+
+
+def _hybrid_plan(quote: Quote | None) -> str:
+    took = _cloud_plan(quote)
+    return took if took == _UNKNOWN else f"{took} on the rented GPU, its set-up included"
 
 
 def _cloud_plan(quote: Quote | None) -> str:
@@ -204,8 +242,11 @@ def _cloud_plan(quote: Quote | None) -> str:
 
 def _risk(judgement: mps.Judgement) -> str:
     certain, possible = len(judgement.certain_stops), len(judgement.stops) - len(judgement.certain_stops)
+    wrong = sum(one.wrong for one in judgement.certain_stops)
+    certain -= wrong
     parts = [
         *([f"{plural(certain, 'thing')} that will stop it"] if certain else []),
+        *([f"{plural(wrong, 'fault')} with wrong values"] if wrong else []),
         *(
             [f"{plural(possible, 'advisory')} that may apply".replace("advisorys", "advisories")]
             if possible
