@@ -56,7 +56,11 @@ def _checkpoint(method: str, plain: Path, folder: Path) -> Path:
     if method == "mxfp4":
         return made.mxfp4(folder, stated)
     if method == "quanto":
-        return made.write(folder, made.parts(plain)[0], stated)
+        tensors, linear = made.parts(plain)
+        for name, weight in linear.items():
+            tensors[f"{name}.weight._data"] = weight.to(torch.int8)
+            tensors[f"{name}.weight._scale"] = torch.ones(len(weight), 1)
+        return made.write(folder, tensors, stated)
     if method == "compressed-tensors":
         return made.by_compressed_tensors(plain, folder, "W4A16")
     if method == "hqq" and Version(transformers.__version__).major > 4:  # it saves none any more
@@ -159,6 +163,36 @@ def test_quanto_saves_what_transformers_leaves_out(plain: Path, tmp_path: Path) 
     assert answer.quantised.bits == 4
 
 
+_QUANTO = {"optimum-quanto": "0.2.7", "accelerate": "1.15.0"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(Version(transformers.__version__).major > 4, reason="quantizer_quanto.py of 4.57")
+@pytest.mark.parametrize(
+    ("packed", "outcome"), [("", "packed"), ("_data", "raises"), ("_data._data", "raises")]
+)
+def test_quanto_config_is_judged_by_what_is_stored(
+    packed: str, outcome: str, plain: Path, tmp_path: Path
+) -> None:
+    """`create_quantized_param` freezes plain weights while they load, and names of packed ones are no modules."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(plain / "model.safetensors")
+    for name in [name for name in tensors if packed and "proj" in name]:
+        weight = tensors.pop(name)
+        tensors |= {f"{name}.{packed}": weight.byte(), f"{name}._scale": torch.ones(len(weight), 1)}
+    folder = made.write(tmp_path / "made", tensors, {"quant_method": "quanto", "weights": "int8"})
+    found = quantised.of_folder(folder, json.loads((folder / "config.json").read_text()))
+    assert found is not None
+    answer = quantisation.answer(found, "4.57.1", _QUANTO.get)
+    assert answer.outcome.value == outcome
+    assert "optimum.quanto" not in answer.fix  # its own loader asks for a quanto_qmap.json
+    if made.installed("quanto_own"):
+        loaded, error = _loaded(folder)
+        assert loaded == outcome
+        assert error.startswith(answer.error)
+
+
 def test_quanto_map_without_its_package_is_seen(plain: Path, tmp_path: Path) -> None:
     """The layout of optimum-quanto 0.2.7: packed data and scales below each weight, and a map beside config.json."""
     tensors, linear = made.parts(plain)
@@ -175,6 +209,9 @@ def test_quanto_map_without_its_package_is_seen(plain: Path, tmp_path: Path) -> 
     assert answer.outcome is Outcome.IGNORED
     assert answer.quantised.float8
     assert "optimum.quanto" in answer.fix
+    assert (
+        not answer.dense
+    )  # its own loader keeps them packed, and the ops of packed weights are not predicted
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -321,11 +321,11 @@ def _unread(quantised: Quantised, version: str, library: str) -> LoadingAnswer:
             quantised,
             Outcome.IGNORED,
             fix=fix,
-            dense=True,
             sentences=(
                 f"That the weights are {quantised.title} is stated in {quantised.stated_in}, which {library} {version} "
                 "does not read.",
-                "It leaves the packed tensors out, and every quantised layer gets random weights without an error.",
+                "It leaves the packed tensors out, and every quantised layer gets random weights without an error: a "
+                "warning lists them as newly initialised.",
                 f"{fix[:1].upper()}{fix[1:]}.",
             ),
         )

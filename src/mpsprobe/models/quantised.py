@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,15 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
         folder: The folder of the model, which may lack weights.
         config: The content of its `config.json`.
     """
-    return quantisation.find(config) or _beside(folder) or _of_tensors(folder)
+    found = quantisation.find(config)
+    if found is not None and found.name == "quanto" and _stores_plain(folder):
+        found = replace(found, words=(*found.words, ("stored", "plain")))
+    return found or _beside(folder) or _of_tensors(folder)
+
+
+def _stores_plain(folder: Path) -> bool:
+    """Return whether the weights are here and none is packed: some methods quantise such weights while they load."""
+    return any(folder.glob("*.safetensors")) and _of_tensors(folder) is None
 
 
 def _beside(folder: Path) -> Quantised | None:
@@ -105,7 +113,8 @@ def _packed_as(
         return ("gptq" if f"{stem}.g_idx" in tensors else "awq"), 4
     if last.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in tensors:
         return "mxfp4", 4
-    if last == "_data" and f"{stem}._scale" in tensors:
+    # below 8 bits the packed tensor is itself of a class with data: `weight._data._data`
+    if last == "_data" and f"{stem.removesuffix('._data')}._scale" in tensors:
         return "quanto", 4 if tensor.dtype == "uint8" else 8
     if last == "W_q" and f"{stem}.scale" in tensors:
         return "hqq", 4
