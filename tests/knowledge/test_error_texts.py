@@ -102,3 +102,99 @@ def test_every_message_says_what_to_do() -> None:
 def test_an_unknown_id_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="no-such"):
         by_id("no-such")
+
+
+_SLICE = "MPSNDArray.mm:84: failed assertion `[MPSNDArrayDescriptor sliceDimension:withSubrange:] error: "
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            _SLICE + "the range subRange.start + subRange.length does not fit in dimension[1] (9)'",
+            "slice-assertion",
+        ),
+        (
+            "MPS: no support for int64 repeats mask, casting it to int32. Support has been added in macOS 13.3",
+            "int64-downcast",
+        ),
+        ("Dimension out of range (expected to be in range of [-3, 2], but got 3)", "dimension-out-of-range"),
+        ("Dimension out of range (expected to be in range of [-1, 0], but got 2)", "dimension-out-of-range"),
+        ("RuntimeError: Failed to load the default metallib. library not found", "mlx-metallib"),
+        ("[load_safetensors] Failed to open file model.safetensors", "mlx-model-file"),
+        ("Symbol not found: (_my_own_function)", "flat-namespace-symbol"),
+        (
+            "libmetal_plugin.dylib, 6): Symbol not found: __ZN10tensorflow8internal",
+            "tensorflow-metal-version",
+        ),
+        ("derivative for aten::_scaled_dot_product_fused is not implemented", "derivative-missing"),
+        ('loc("mps_add"("(mpsFileLoc): x.mm":43:0)): error: incompatible dimensions', "mpsgraph-dimensions"),
+        ("error: 'mps.concat' op operand #1 must be tensor of int values", "graph-verification"),
+        ("MPSNDArrayGather.mm:9: failed assertion `a fault that nobody has met'", "metal-assertion"),
+        ("Library not loaded: @rpath/libsndfile.dylib", "library-not-loaded"),
+        ("CMake Error at CMakeLists.txt:45 (message): Could not find BLAS", "compile-of-package-failed"),
+        (
+            "ValueError: [gather] Slice sizes must be in [0, a.shape(i)]. Got (9) for array with (4)",
+            "mlx-checks",
+        ),
+        ('xcrun: error: unable to find utility "metal", not a developer tool', "metal-compiler-missing"),
+        ("ld: symbol(s) not found for architecture arm64", "bad-cpu-type"),
+        ("value cannot be converted to type at::Half without overflow", "half-overflow"),
+        ("_pickle.PicklingError: cannot pickle 'generator' object", "spawn-pickle"),
+        ("jax_metal: error: no kernel", "jax-metal"),
+    ],
+)
+def test_a_near_miss_keeps_the_answer_of_its_own(text: str, message: str) -> None:
+    assert [hit.message.id for hit in find(text)] == [message]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "thread 'main' panicked: failed to run custom build command for `my-crate v0.1.0`",
+        "error: unknown type name 'float16_t'",
+        "error: invalid value 'c++29' in '-std=c++29'",
+        "error: 'packed' attribute requires C11",
+        "node a (relu) got a tensor",
+        "[ringbuffer] Couldn't connect (error: 60)",
+        "NotImplementedError: ('{} cannot be pickled', 'MyThing')",
+        "Could not open /models/weights.bin",
+        "pip does provide the extra 'mlx'",
+        "rope_scaling is None",
+    ],
+)
+def test_a_text_that_only_resembles_one_gives_nothing(text: str) -> None:
+    assert find(text) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "means", "fix"),
+    [
+        ("torch-2.1.0+cu121-cp310-cp310-linux_x86_64.whl", "Linux", "pip install torch (without --index-url"),
+        ("ttsfrd-0.4.2-cp310-cp310-linux_x86_64.whl", "Linux", "leave it out"),
+        ("llama_cpp_python-0.2.19-cp311-cp311-macosx_12_0_x86_64.whl", "Intel", "must say x86_64"),
+        ("mlx-0.12.0-cp312-cp312-macosx_14_0_arm64.whl", "Apple silicon, macOS 14", "must say 3.12"),
+        ("x-1.0-cp39-abi3-macosx_10_9_universal2.whl", "both processors, macOS 10.9", "pip install x"),
+        ("old-1.0-py2-none-any.whl", "Python 2", "Python of that version"),
+    ],
+)
+def test_a_refused_wheel_is_told_by_its_name(name: str, means: str, fix: str) -> None:
+    (found,) = explain(f"ERROR: {name} is not a supported wheel on this platform.").findings
+    assert means in found.means
+    assert fix in found.fix
+    assert "torch" in name or "torch" not in found.means + found.fix
+
+
+def test_numbers_of_ffmpeg_libraries_name_its_release() -> None:
+    # FFmpeg's doc/APIchanges: avutil 58 and avcodec 60 are FFmpeg 6's, avdevice 58 is FFmpeg 4's
+    for name, major in (("avutil.58", "6"), ("avcodec.60", "6"), ("avdevice.58", "4"), ("avfilter.10", "7")):
+        (found,) = explain(f"Library not loaded: @rpath/lib{name}.dylib").findings
+        assert f"FFmpeg {major}." in found.means
+        assert f"ffmpeg@{major} " in found.fix
+
+
+def test_a_slice_that_starts_beyond_names_no_fixing_release() -> None:
+    (found,) = explain(
+        _SLICE + "subRange.start (8192) is not less than length of dimension[1] (512)'"
+    ).findings
+    assert (found.message, found.fixed_in) == ("slice-start-assertion", "")

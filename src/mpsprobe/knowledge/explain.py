@@ -256,6 +256,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
     op = history.op if history and resolved and message.ops[:1] != (named,) else named
     fixed_in, fixed_text = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
+    means, fix = _for_values(hit, values)
     frames = _pasted.frames_before(text, hit.start) or _pasted.frames_after(text, hit.end)
     return Explained(
         message=message.id,
@@ -267,10 +268,8 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
         op=op,
         dtype=dtype,
         values=values,
-        means=_contradicted(values) or message.means
-        if message.cause is Cause.OUT_OF_MEMORY
-        else message.means,
-        fix=_fix_op(fixed_in, fallback) if message.id == "missing-op" else message.fix,
+        means=means,
+        fix=_fix_op(fixed_in, fallback) if message.id == "missing-op" else fix,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
         fixed=fixed_text,
@@ -281,6 +280,22 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
         advisories={advisory.id: advisory.title for advisory in _fitting(hit, op, torch, macos)},
         links=message.links,
     )
+
+
+def _for_values(hit: TextMatch, values: dict[str, str]) -> tuple[str, str]:
+    """Return the meaning and the fix of a message, made for what the text names where that says more."""
+    message = hit.message
+    if message.cause is Cause.OUT_OF_MEMORY:
+        return _contradicted(values) or message.means, message.fix
+    if message.id == "wheel-of-other-platform":
+        means, fix = _pasted.wheel_advice(values["wheel"])
+        return means or message.means, fix or message.fix
+    if message.id == "ffmpeg-libraries":
+        major = _pasted.ffmpeg_major(values["library"], values["release"])
+        if major:
+            named = f"lib{values['library']}.{values['release']} belongs to FFmpeg {major}"
+            return f"{message.means} {named}.", message.fix.replace("MAJOR", major)
+    return message.means, message.fix
 
 
 _UNITS = {"bytes": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
