@@ -1,17 +1,19 @@
 """The errors that a user can cause or meet. Each is one clear line: what, where, what to do.
 
     MpsprobeError                   exit code 1
-    ├── UsageError                  2  the command line or a file of the user's
+    ├── UsageError                  2  the command line, or a file that the user wrote
     │   ├── ProfileError               a profile
     │   └── Unknown{Op,Release,Dtype}Error  a name that the knowledge base does not have
-    ├── DataError                   2  a data file of mpsprobe's, a run.json, a baseline
+    ├── DataError                   2  a data file of mpsprobe, a run.json, a baseline
     ├── TargetError                 1  the model: missing, gated, incomplete, unreadable
     │   ├── NoSuchModelError, GatedError, HubUnreachableError, DiskFullError
     │   ├── SnapshotError              its files: ConfigError, ShardError, WeightsError, NoWeightsError ...
     │   └── ConsentError               the target would run code that its user did not agree to
     ├── SurroundingsError           3  the installation or the environment, such as a half-installed package
     ├── DeviceUnavailableError      1  the requested device
-    ├── VirtualDeviceError          1  the emulated device cannot start on this installation
+    ├── VirtualDeviceError          1  the virtual device cannot start here, or not with these settings
+    │   ├── UnsupportedInstallError, AlreadyActiveError
+    │   └── OutOfReachError         3  the emulation cannot follow a call
     ├── RecordingFailedError        1  the op uses of a target could not be recorded
     ├── JobFailedError              the child of a comparison reported an error, whose exit code this one takes
     ├── JobDiedError                5  the child of a comparison crashed or hung
@@ -34,7 +36,7 @@ def docs(page: str) -> str:
 
 
 def text_of(problem: BaseException) -> str:
-    """Return the text of an exception, whose `__str__` may itself raise anything."""
+    """Return the message of an exception, or a note with the type of what its own `__str__` raises."""
     try:
         return str(problem)
     except BaseException as raised:  # the method belongs to the target
@@ -42,7 +44,7 @@ def text_of(problem: BaseException) -> str:
 
 
 def first_line(problem: BaseException) -> str:
-    """Return the first line of an exception's message, or `no reason given`."""
+    """Return the first line of an exception's message; `no reason given` when the message is empty."""
     return (text_of(problem).strip().splitlines() or ["no reason given"])[0]
 
 
@@ -80,11 +82,11 @@ class DataError(MpsprobeError):
 
 
 class TargetError(MpsprobeError):
-    """The target cannot be used: it is missing, incomplete or unreadable."""
+    """The target cannot be used, for example because it is missing, gated, incomplete or unreadable."""
 
 
 class ConsentError(TargetError):
-    """The target would run or unpickle something, and its user did not agree to that."""
+    """The target would run its own code or unpickle a file, and the user did not agree to that."""
 
 
 class SurroundingsError(MpsprobeError):
@@ -100,7 +102,7 @@ class HarnessError(MpsprobeError):
 
 
 class VirtualDeviceError(MpsprobeError):
-    """The virtual device cannot be used here, or not in this way."""
+    """The virtual device cannot be used on this machine, or not with these settings."""
 
 
 class OutOfReachError(VirtualDeviceError):

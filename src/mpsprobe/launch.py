@@ -21,7 +21,7 @@ _BOOTSTRAP = (
 def python(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module as `python -m` does, without the working directory on its path.
 
-    The working directory is often the model's folder, and a `json.py` in it would be imported by everything.
+    The working directory is often the model's folder, and a `json.py` in it would be imported instead of Python's.
     """
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module, *arguments]
@@ -29,12 +29,15 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def environment(base: Mapping[str, str] | None = None, *, trusted: bool = False) -> dict[str, str]:
-    """Return the environment of a child: this process's own, without the variables that would steer the child.
+    """Return the environment of a child process, without the variables that would steer it.
+
+    Removed are the variables that load code or options into Python, all `PYTEST_*`, TRUST_REMOTE_CODE, and the empty
+    entries of PYTHONPATH, which mean the working directory.
 
     Args:
         base: The variables to begin with; None for those of this process.
-        trusted: Whether the user agreed to the repository's own code, so that kernels of the Hub may be
-            loaded too.
+        trusted: Whether the user agreed to the repository's own code. If not, USE_HUB_KERNELS is set to 0, so that
+            transformers loads no kernels from the Hub.
     """
     variables = dict(os.environ if base is None else base)
     for name in [*_STEERING, _TRUST, *(name for name in variables if name.startswith("PYTEST_"))]:
@@ -50,6 +53,6 @@ def environment(base: Mapping[str, str] | None = None, *, trusted: bool = False)
 
 
 def forget_working_directory() -> None:
-    """Remove the working directory from the import path of this process, where `python -m` has put it."""
+    """Remove the first entry of this process's import path if it is the working directory, as `python -m` puts it."""
     if sys.path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109 - pathlib would be imported from there
         del sys.path[0]

@@ -10,7 +10,7 @@ from mpsprobe.errors import SurroundingsError
 
 
 def near(path: Path) -> Path:
-    """Return a path relative to the working directory if it lies below it and the directory still exists."""
+    """Return a path relative to the working directory; unchanged if it is not below it, or the directory is gone."""
     try:
         return path.relative_to(Path.cwd())
     except (OSError, ValueError):
@@ -18,13 +18,17 @@ def near(path: Path) -> Path:
 
 
 def as_typed(word: str) -> str:
-    """Return an argument, which a child process gets as an absolute path, as its user knows it."""
+    """Return an absolute path relative to the working directory, as its user probably typed it.
+
+    Child processes get paths as absolute ones. A word that is not an absolute path is returned unchanged, as is a
+    path outside the working directory.
+    """
     path = Path(word)
     return str(near(path)) if path.is_absolute() else word
 
 
 def caches() -> Path:
-    """Return the platform's folder for caches: `~/Library/Caches`, or XDG_CACHE_HOME or `~/.cache` elsewhere.
+    """Return this user's folder for caches: `~/Library/Caches` on macOS, elsewhere $XDG_CACHE_HOME or `~/.cache`.
 
     Raises:
         SurroundingsError: The user has no home folder: HOME is not set, and the system knows no such user.

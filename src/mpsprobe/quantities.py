@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def both_sizes(count: float) -> str:
-    """Format bytes in decimal and binary units, for sizes that are quoted in either: `22.16 GB (20.64 GiB)`."""
+    """Format bytes in decimal and binary units: `22.16 GB (20.64 GiB)`, or `512 bytes` below 1000."""
     if abs(count) < 1000:
         return size(count)
     return f"{decimal_size(count)} ({size(count)})"
@@ -51,7 +51,11 @@ def seconds(duration: float) -> str:
 
 
 def plain(number: float) -> str:
-    """Format a number without a unit: an integer in full, any other number with four significant digits."""
+    """Format a number without a unit: `1,204`, `12,346`, `0.1235`.
+
+    Whole numbers are written in full (floats below 1e15), other numbers from 10,000 to 1e15 are rounded to whole
+    ones, all others have four significant digits. Infinity and NaN are written as Python writes them.
+    """
     if not math.isfinite(number):
         return str(number)
     if isinstance(number, int) or (number == int(number) and abs(number) < 1e15):
@@ -60,7 +64,7 @@ def plain(number: float) -> str:
 
 
 def parameters(count: int) -> str:
-    """Format a number of parameters: `11.08 billion (11,078,526,194)`."""
+    """Format a number of parameters: `11.08 billion (11,078,526,194)`, or in full only below a million."""
     for scale, name in ((10**9, "billion"), (10**6, "million")):
         if count >= scale:
             return f"{count / scale:.2f} {name} ({count:,})"
@@ -73,9 +77,9 @@ def billions(count: int) -> str:
 
 
 def _scaled(number: float, unit: str, base: int, prefixes: tuple[str, ...]) -> str:
-    """Divide by `base` until at most four digits stand before the point, and append the unit.
+    """Divide a number by `base` until it is smaller than `base` or the prefixes are used up, and append the unit.
 
-    `prefixes[0]` means no prefix. For sizes the other prefixes are whole units, such as `GiB`.
+    `prefixes[0]` means no prefix. If the unit is `"bytes"`, the others are whole units, such as `GiB`.
     """
     step, scaled = 0, float(number)
     while abs(scaled) >= base and step < len(prefixes) - 1:
@@ -91,7 +95,7 @@ def _digits(number: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Format a count with its noun: `1 check`, `1,204 checks`."""
+    """Format a count with a noun whose plural ends in `s`: `1 check`, `1,204 checks`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -101,7 +105,7 @@ def times_in_words(count: int) -> str:
 
 
 def enumerate_words(words: Sequence[str]) -> str:
-    """Join words: `a`, `a and b`, `a, b and c`."""
+    """Join words as in a sentence: `a`, `a and b`, `a, b and c`; an empty string for no words."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -115,8 +119,8 @@ _CONTROLS = re.compile(
 def printable(text: str) -> str:
     r"""Return a text with each control character as its escape: `\x1b` for ESC, `\u202e` for a bidirectional one.
 
-    Everything that people read passes through this function, because the texts of a target, a repository or a
-    document may hold anything.
+    Tabs and line feeds stay; lone surrogates are escaped too. Everything that people read passes through this
+    function, because the texts of a target, a repository or a document may hold anything.
     """
     return _CONTROLS.sub(_escaped, text)
 
@@ -127,5 +131,5 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return the same JSON document without raw control characters, which become JSON escapes inside strings."""
+    r"""Return a JSON document with its raw control characters as `\uXXXX`; tabs, line feeds and `\r` stay."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] != "\r" else "\r", text)

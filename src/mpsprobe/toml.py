@@ -1,7 +1,7 @@
 """Read files of users and repositories into typed structures, within bounds, with the file named in every error.
 
-A file may be a pipe, a device or endless; its JSON may be nested without end, and its numbers may have ten thousand
-digits. Each such case ends in an error of one line.
+A path may lead to a pipe or a device, a file may be endless, JSON may be nested without end, and a number may have
+ten thousand digits. Each such case ends in an error of one line.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> 
     """Read a TOML file into an object of `type_`, a `msgspec.Struct`.
 
     Raises:
-        error: The file cannot be read, is not TOML (with line and column), or does not fit the type (with the
-            key).
+        error: The file cannot be read, is not TOML (with line and column), is nested too deep, or does not fit the
+            type (with the key).
     """
     data = read_bytes(path, error)
     try:
@@ -67,7 +67,7 @@ def load(path: Path, type_: type[T], error: type[MpsprobeError] = DataError) -> 
 
 
 def kind_of(path: Path) -> str:
-    """Return the kind of a path that is no regular file, such as `"a pipe"`; `""` for a file or a missing path."""
+    """Return what a path leads to, such as `"a pipe"`; `""` for a regular file and for a path that has no status."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -76,7 +76,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_bytes(path: Path, error: type[MpsprobeError] = DataError, limit: int = CONFIG_BYTES) -> bytes:
-    """Read a regular file of at most `limit` bytes. A pipe or a device is not even opened.
+    """Read a regular file of at most `limit` bytes. Pipes, sockets, devices and folders are refused unopened.
 
     Raises:
         error: The path is not a regular file, the file is too large, or it cannot be read.
@@ -102,10 +102,10 @@ def _open_at_once(name: str, flags: int) -> int:
 
 
 def json_object(path: Path, error: type[MpsprobeError] = DataError, hint: str = "") -> dict[str, Any]:
-    """Read the object that a JSON file holds, within the bounds of `read_json`.
+    """Read a JSON file whose top level is an object, within the bounds of `read_json`.
 
     Raises:
-        error: The file cannot be read by `read_json`, or it holds something else than an object.
+        error: `read_json` refuses the file, or its top level is not an object.
     """
     value = read_json(path, error, hint)
     if not isinstance(value, dict):
@@ -114,10 +114,17 @@ def json_object(path: Path, error: type[MpsprobeError] = DataError, hint: str = 
 
 
 def read_json(path: Path, error: type[MpsprobeError] = DataError, hint: str = "") -> Any:
-    """Read a JSON file as transformers would read it, within bounds.
+    """Read a JSON file in UTF-8 with Python's `json`, as transformers does, within bounds.
+
+    The bounds are 64 MB, 64 levels of nesting, signed integers of 64 bits, and 1,000 characters of a name.
+
+    Args:
+        path: The file.
+        error: The class of the error to raise.
+        hint: What to do about a file that is not valid; empty when there is no advice.
 
     Raises:
-        error: The file cannot be read, is not JSON, or exceeds the bounds of nesting, integers and names.
+        error: The file cannot be read, is not UTF-8 or not JSON, or exceeds a bound.
     """
     data = read_bytes(path, error)
     try:
@@ -143,7 +150,7 @@ def _without_advice(problem: ValueError) -> str:
 
 
 def _beyond(value: Any) -> str:
-    """Return the name of the bound that a JSON value exceeds; `""` when it exceeds none."""
+    """Return what exceeds a bound in a JSON value, in a few words; `""` when nothing does."""
     waiting: list[tuple[Any, int]] = [(value, 1)]
     while waiting:
         one, depth = waiting.pop()

@@ -28,8 +28,8 @@ class ForwardPlaces(Generic[Place]):
     number keeps it.
 
     Attributes:
-        places: The places by sequence number; empty until one is recorded. Every op reads it, so it is not a
-            method.
+        places: The places by sequence number; empty until one is recorded. It is public because every op reads it,
+            and a method call would take longer.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,10 @@ class ForwardPlaces(Generic[Place]):
         self.places.clear()
 
     def note(self, place: Place) -> None:
-        """Record the place of the op whose kernel is running, for the node that autograd has just made for it."""
+        """Record the place of the op whose kernel is running, for the node that autograd has just made for it.
+
+        A place that is already recorded for the node stays. At a million places all are forgotten first.
+        """
         if len(self.places) >= _LIMIT:
             self.places.clear()
         # An op that needs no gradient makes no node and gets the number of an earlier one, which keeps its place.
@@ -50,8 +53,9 @@ class ForwardPlaces(Generic[Place]):
         """Return the place of the forward op whose backward is running.
 
         Returns:
-            The place; None outside a backward pass, for a node without a number (the accumulation of a gradient),
-            and in an `autograd.Function` of the target, whose `backward` is itself a line of the target.
+            The place. None outside a backward pass, for a node of which no place is recorded (such as one that
+            accumulates a gradient), and in an `autograd.Function` of the target, whose `backward` is itself a line
+            of the target.
         """
         if not self.places:
             return None

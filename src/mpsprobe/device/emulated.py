@@ -17,7 +17,7 @@ from mpsprobe.run import Evidence, Mac
 
 
 class Switch:
-    """An observer that forwards everything to the current listener; the virtual device keeps one observer."""
+    """Forward every call to the observer `to`, which can be replaced; a session keeps one observer to its end."""
 
     def __init__(self) -> None:
         self.to: Observer = Quiet()
@@ -46,12 +46,14 @@ class Emulated:
     """The virtual device of a Mac, for use inside `opened`.
 
     Args:
-        mac: The Mac whose rules apply; its torch `""` means the installed release.
+        mac: The Mac whose rules apply. A torch of `""` means the installed release, a macOS of `""` means 15.5, and
+            a memory of 0 means 64 GB.
         keep_going: Whether to record what the Mac refuses and continue as if it were fixed, instead of raising as a
             Mac does.
 
     Raises:
-        UnsupportedInstallError: This machine or its torch cannot carry it; the message gives the reason.
+        UnsupportedInstallError: The virtual device does not work on this machine or with its torch; the message
+            gives the reason.
     """
 
     name = "emulated"
@@ -68,7 +70,7 @@ class Emulated:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make `mps` a device of this process while the context lasts."""
+        """Make `mps` a device of this process while the context lasts, with the rules of `mac`."""
         with emulate(
             torch=self.mac.torch or None,
             macos=self.mac.macos or "15.5",
@@ -87,7 +89,11 @@ class Emulated:
 
     @contextmanager
     def refusals(self) -> Iterator[list[Finding]]:
-        """Collect what the Mac refuses while the context lasts, in order; the list is filled when the context ends."""
+        """Collect what the Mac refuses while the context lasts: findings other than fallbacks and torch.compile.
+
+        Yields:
+            A list that is empty until the context ends, and then holds the findings in order.
+        """
         findings, found = self.session.findings, list[Finding]()
         before = len(findings)
         try:
@@ -96,15 +102,15 @@ class Emulated:
             found += [one for one in findings[before:] if one.kind not in ("fallback", "compile")]
 
     def compiled(self) -> list[Finding]:
-        """Return the findings about code that was passed to torch.compile so far, which ran eagerly."""
+        """Return the session's findings so far about code that was passed to torch.compile and runs eagerly."""
         return [one for one in self.session.findings if one.kind == "compile"]
 
     @contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
         """Send every op, wait, copy and finding to `observer` while the context lasts.
 
-        A refusal by the Mac does not end the run, which continues as if it were fixed, so that one pass finds all
-        refusals.
+        What the Mac refuses is recorded instead of raised, and the run continues as if it were fixed, so that one
+        pass finds all refusals.
         """
         before, self._switch.to = self._switch.to, observer
         try:

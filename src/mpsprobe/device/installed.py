@@ -6,7 +6,11 @@ from mpsprobe.mac.unavailable import TorchFacts
 
 
 def torch_facts() -> TorchFacts:
-    """Return facts of the installed torch, by importing it, because nothing else shows what it was built with."""
+    """Import the installed torch, and return its version and whether MPS is built in and available.
+
+    Where the import fails, the version is None and `broken` gives the reason; `broken` is empty when torch is not
+    installed.
+    """
     try:
         import torch
     except ModuleNotFoundError as problem:

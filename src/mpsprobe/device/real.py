@@ -45,7 +45,7 @@ class MemoryWatch:
         evidence: The evidence of the device.
         method: How the peak was measured.
         after: The reading at the end.
-        peak: The largest value of each figure.
+        peak: The largest value of each figure from the beginning to the end.
     """
 
     before: MemoryReading
@@ -113,7 +113,10 @@ class Cpu:
         self._high_water = _max_rss()
 
     def peak(self) -> MemoryReading | None:
-        """Return the kernel's own peak, which only grows; None when it has not grown since `reset_peak`."""
+        """Return the peak that the operating system records of this process's resident memory.
+
+        That peak cannot be reset, so the result is None when it has not grown since `reset_peak`.
+        """
         now = _max_rss()
         return MemoryReading(allocated=now, limit=self._limit) if now > self._high_water else None
 
@@ -187,10 +190,10 @@ REAL: dict[str, type[Cpu] | type[Cuda] | type[Mps]] = {"cpu": Cpu, "cuda": Cuda,
 
 
 def real_device(name: str) -> Device:
-    """Return the device called `name`, without checking that it exists (`device.select` does).
+    """Return the device called `name`, without checking that this machine has it (`device.select` does).
 
     Raises:
-        UsageError: There is no such kind of device.
+        UsageError: The name is none of `REAL`.
     """
     if name not in REAL:
         raise UsageError(f"No real device is called {name!r}.", f"Real devices: {', '.join(REAL)}.")
@@ -201,8 +204,9 @@ def real_device(name: str) -> Device:
 def watch_memory(device: Device, interval: float = SAMPLE_INTERVAL) -> Iterator[MemoryWatch]:
     """Measure memory before, after and at the peak of the body.
 
-    Where the allocator records a peak, that one is used. Elsewhere (always on mps) a thread reads the memory every
-    `interval` seconds, so a shorter spike can be missed: the sampled peak is a lower bound.
+    A thread reads the memory every `interval` seconds. Where the device records a peak of its own (cuda, the virtual
+    device, and the CPU if the process has grown beyond its earlier peak), that one is included and the method says
+    `exact`. Elsewhere (always on mps) a shorter spike can be missed, so the sampled peak is a lower bound.
 
     Args:
         device: The device whose memory is measured.

@@ -39,10 +39,11 @@ class Probe:
     """The outcome of trying a device in a child process.
 
     Attributes:
-        status: Pass, fail (an error, a fault or a wrong result), crashed, timeout, or error (of mpsprobe).
+        status: Pass, fail (an error, a fault of the GPU or a wrong result), crashed, timeout, or error (the child
+            gave no answer that can be read).
         reason: The reason in one line.
         remedy: What to do about it; empty for a pass.
-        output: The last lines of the child's stderr.
+        output: The last lines of the child's stderr, for an error of its stdout too; empty where they add nothing.
     """
 
     status: Status
@@ -57,18 +58,18 @@ def choose(
     probe: Callable[[str], Probe] | None = None,
     emulated: Callable[[], Device] = lambda: Emulated(Mac(torch="")),
 ) -> tuple[Device, DeviceChoice]:
-    """Choose the device for `--device requested`.
+    """Choose the device for `--device requested`, and return it with the reason for the choice.
 
-    `auto` is mps where it really computes, else the virtual device, else the CPU.
+    `auto` is mps where a probe shows that it computes, else the virtual device, else the CPU.
 
     Args:
         requested: One of `DEVICES`.
         host: The facts of this machine, for the reasons.
-        probe: A function that tries a device; None for `probe_device`, at most once a process.
+        probe: A function that tries a device; None for `probe_device`, called at most once in this process.
         emulated: A function that makes the virtual device of the target Mac.
 
     Raises:
-        UsageError: The device is unknown.
+        UsageError: `requested` is none of `DEVICES`.
         DeviceUnavailableError: mps, cuda or emulated was requested and is unavailable, for the reason in the
             message.
     """
@@ -111,7 +112,7 @@ def _automatic(
 
 
 def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None) -> Unavailability | None:
-    """Return the reason why MPS does not compute here: no device, or one that fails; None when it computes."""
+    """Return why MPS cannot be used here: there is none, or it fails its probe; None when it computes."""
     unavailable = why_no_mps(host, torch_facts())
     if unavailable:
         return unavailable
@@ -128,7 +129,7 @@ def _probe_once(name: str) -> Probe:
 
 
 def probe_device(name: str, limit: float = PROBE_LIMIT, command: list[str] | None = None) -> Probe:
-    """Multiply two small matrices on device `name` in a child process, and return the outcome.
+    """Multiply two small matrices on device `name` in a child process, and return how that ended.
 
     Args:
         name: A torch device: `"mps"`, `"cpu"`.
@@ -240,7 +241,7 @@ def explain_failure(name: str, text: str) -> tuple[str, str]:
 
 
 def limits(choice: DeviceChoice, host: Host) -> list[str]:
-    """Return sentences that state what a run on this device cannot show; empty for a real Mac's GPU."""
+    """Return sentences that state what a run on the chosen device cannot show; none for mps on a physical GPU."""
     if choice.used == "mps":
         if not host.virtual_gpu:
             return []
@@ -275,7 +276,7 @@ def _in_child(command: list[str], limit: float) -> subprocess.CompletedProcess[s
 
 
 def _child_environment() -> dict[str, str]:
-    """Return the parent's variables with its import path, so that the child finds the same mpsprobe."""
+    """Return a child's variables, with this process's import path so that the child finds the same mpsprobe."""
     here = str(Path.cwd())
     places = [place for place in sys.path if place and place != here]
     return launch.environment({**os.environ, "PYTHONPATH": os.pathsep.join(places)})

@@ -40,15 +40,15 @@ class Product:
 
     @property
     def right(self) -> bool:
-        """Return whether the error is within tolerance; NaN is not."""
+        """Return whether the error is at most `tolerance`; False for NaN."""
         return self.error <= self.tolerance
 
 
 def multiply(device: torch.device, dtype: torch.dtype) -> Product:
-    """Multiply two matrices in `dtype` on `device`, synchronise, and compare the product with float64 on the CPU.
+    """Multiply two matrices in `dtype` on `device`, and compare the product with float64 on the CPU.
 
     Raises:
-        RuntimeError: The device raised: out of memory, or an unsupported dtype.
+        RuntimeError: The device cannot compute the product, for example for lack of memory or of the dtype.
     """
     rows, inner, columns = SHAPE
     generator = torch.Generator().manual_seed(0)
@@ -73,7 +73,8 @@ class SelfTest:
     Attributes:
         has_mps: Whether this PyTorch was built with MPS, as on a Mac.
         peak: The peak of the bytes in use on the modelled Mac.
-        touched: The bytes that the Mac's own allocator allocated during the test; 0 where there is none.
+        touched: The bytes that PyTorch's own MPS allocator holds in addition after the test, which should be 0; 0
+            on a build without MPS.
         wrong: The first expectation that failed, in one sentence; empty when none did.
     """
 
@@ -137,7 +138,7 @@ def _allocated() -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the product of the named device, or else the result of the self-test, as one JSON object; end the process.
+    """Print the `Product` of a device, or without one the `SelfTest`, as one line of JSON, and end the process.
 
     Python's finalisation is skipped: autograd's thread of the device may request the GIL during it, and C++ would
     then end the process with "terminate called without an active exception", which would count as a failed test.

@@ -1,8 +1,8 @@
 """A portable reference: the results of a run on another machine in one safetensors file, with JSON metadata.
 
-It holds the processed input, the named results, a sketch of every module call, the outputs that determine the next
-step of a generation or flow, the noise of each, and what is needed to verify that another machine runs the same
-thing. Reading it never executes anything.
+It holds the processed input, the named results, a sketch of every module's outputs, the outputs that determine the
+next step of a generation or flow, the noise of every tensor, and what is needed to verify that another machine runs
+the same thing. Reading it never executes anything.
 """
 
 from __future__ import annotations
@@ -28,7 +28,18 @@ _KEY = "mpsprobe-baseline"
 
 
 class StageTables(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The tables that the numbers in a stage's index refer to, and the stage's results that are not tensors."""
+    """The tables that the numbers in a stage's index refer to, and what the stage has besides tensors.
+
+    Attributes:
+        paths: The paths of the modules.
+        places: The places of tensors in the modules' outputs.
+        shapes: The shapes of those tensors.
+        dtypes: The dtypes without `torch.`.
+        steps_left_out: The number of outputs that were too large to be kept whole.
+        texts: The named results that hold no tensor.
+        noise_problems: The path, place and problem of each tensor whose noise is no number.
+        has_noise: Whether the noise was measured.
+    """
 
     paths: list[str]
     places: list[str]
@@ -47,7 +58,7 @@ class Info(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         form: The version of the schema.
         mpsprobe: The version of mpsprobe that wrote it.
         created: The time in UTC (ISO 8601).
-        target: The name of the model as the user named it there.
+        target: The name by which the user of that run gave the model.
         profile: The name of its profile.
         weights: The digest of the weights; see `identity`.
         config: The digest of the config; see `identity`.
@@ -84,7 +95,7 @@ class Baseline:
         info: The JSON part; its `stages` is filled when it is written.
         batch: The tensors of the processed input, by place (see `leaves`).
         captures: The passes.
-        noises: The noise of each pass, without stages that have none.
+        noises: The noise of each pass whose noise was measured.
     """
 
     info: Info
@@ -118,7 +129,7 @@ def load(path: Path) -> Baseline:
     """Read a baseline with its tensors.
 
     Raises:
-        DataError: The file is missing, is not a baseline, or has a later schema version.
+        DataError: The file is missing, damaged or not a baseline, or has a later schema version.
     """
     info, tensors = _read(path)
     batch = {name.removeprefix("batch/"): t for name, t in tensors.items() if name.startswith("batch/")}

@@ -215,11 +215,14 @@ class Capture:
 
     @property
     def iterative(self) -> bool:
-        """Return whether an outermost call was repeated (generation, flow steps), so that the run feeds on itself."""
+        """Return whether an outermost call was repeated (generation, flow steps) or its output was too large to keep.
+
+        Such a run feeds on its own outputs.
+        """
         return any(nth > 0 for _, nth, _ in self.steps) or self.steps_left_out > 0
 
     def expected(self, call: ModuleCall) -> dict[str, Expected] | None:
-        """Return what the reference received or returned in this call; see `ReferencePass.expected`."""
+        """Return the output tensors of the reference's call by place; None when it made no such call."""
         places = self._places.get((call.path, call.nth))
         if places is None:
             return None
@@ -228,7 +231,7 @@ class Capture:
 
 
 def capture(subject: Subject, stage: Extent, marker: Marker | None = None) -> Capture:
-    """Run one pass without replacing any output, and keep what a comparison needs.
+    """Run one pass of a reference, and keep its sketches, named results and, in inference, the outputs of its steps.
 
     Raises:
         Exception: The target raised.

@@ -245,7 +245,7 @@ class Lockstep:
         self._tell(call, arguments(args, kwargs))
 
     def _put(self, item: tuple[ModuleCall, dict[str, Expected]] | None) -> bool:
-        """Wait for room in the queue, and put an item; return False when it is no longer needed."""
+        """Wait for room in the queue, and put an item; return False when the compared pass has ended instead."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=_POLL_S)

@@ -106,7 +106,21 @@ class Criterion:
         place: str,
         slack: float = 1.0,
     ) -> Judged:
-        """Compare one distance with its limits, which `slack` multiplies."""
+        """Judge one distance by its limits.
+
+        Args:
+            distance: The distance from the reference.
+            size: The number of elements of the tensor.
+            key: The key of the tensor in `noise`.
+            noise: The noise of the stage; ignored without a noise run.
+            call: The number of the module's call, for the result.
+            place: The place of the tensor, for the result.
+            slack: A factor of the limits.
+
+        Returns:
+            The judgement. A distance with a problem has no error and no ratio, and is excused if the noise run has a
+            problem with the tensor too, or if only the shape differs and the code is that of another release.
+        """
         if not self.has_noise:
             limit = DEFAULT_PARITY.get(self.dtype, DEFAULT_PARITY[torch.float32])
             limit *= slack
@@ -263,9 +277,17 @@ def add_output_noise(noise: Noise, found: Outputs, expected: Outputs) -> None:
 def output_rows(
     stage: str, found: Outputs, expected: Outputs, criterion: Criterion, noise: Noise, *, judged: bool
 ) -> list[OutputRow]:
-    """Return one row for each result of the reference.
+    """Return one row for each named result of the reference.
 
     Only floating-point tensors are judged: an index or a word is either equal or not, and rounding may decide that.
+
+    Args:
+        stage: The stage.
+        found: The results of the run that is judged.
+        expected: The results of the reference.
+        criterion: The limits.
+        noise: The noise of the stage.
+        judged: Whether the run can be judged, because it does not feed on its own outputs.
     """
     result = []
     mine = output_tensors(found)

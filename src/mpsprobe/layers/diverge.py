@@ -53,7 +53,12 @@ _CHAOTIC = (
 
 @dataclass
 class _Beyond:
-    """The tensors beyond their limits, in the order of the passes: those a module made, and those it passed on."""
+    """The tensors beyond their limits, with the stage, in the order of the passes.
+
+    Attributes:
+        made: Those that exceed the limit although the module got the reference's inputs.
+        carried: Those that exceed it with the errors of everything before.
+    """
 
     made: list[tuple[str, Compared, Judged]] = field(default_factory=list)
     carried: list[tuple[str, Compared, Judged]] = field(default_factory=list)
@@ -271,8 +276,9 @@ _KEPT = 40
 def add_op_uses(first: FirstDivergence, uses: Sequence[OpUse], mac: Mac, device: str) -> None:
     """Give the first diverging module the op uses of its own code, and the advisories that they meet.
 
-    An op use belongs to the module's own code if the module is the innermost one. If its code calls no op itself,
-    those of the modules inside it count.
+    An op use belongs to the module's own code if the module is the innermost one. If its code calls no op itself, the
+    op uses of the modules inside it are taken. The 40 with the most calls are kept. Advisories are looked up only for
+    `mps` and the virtual device.
     """
     path = "" if first.module == OUTSIDE else first.module
     own = [use for use in uses if use.module == path]
@@ -348,7 +354,11 @@ def write_baseline(job: Job, announce: Announce, marker: Marker | None = None) -
 
 
 def _noise_model(opened: Opened) -> tuple[Subject | None, str]:
-    """Return the run whose distance from this one is the noise (float32 for half precision), and its name."""
+    """Return the subject whose distance from the baseline's run is its noise, and a description of the noise.
+
+    For half precision it is float32 on the CPU, for float32 the copy with perturbed weights; None and `""` when it
+    does not fit in memory.
+    """
     if opened.dtype is torch.float32:
         other = opened.noisy
         words = f"{opened.noise_dtype} on the CPU"

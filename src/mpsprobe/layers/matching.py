@@ -78,10 +78,13 @@ _ADVICE = "It was made from {target}; name the same model and revision, and make
 def adjusted_profile(
     job: Job, baseline: Baseline | None, announce: Announce
 ) -> Callable[[Obtained], Profile] | None:
-    """Return the `adjust` function of `open_target`, which refuses other weights and adopts the baseline's settings.
+    """Return the `adjust` function of `open_target`, which adopts the baseline's settings; None without a baseline.
+
+    That function raises UsageError if the config, the stored weights, the autocast region or the number of new tokens
+    is not the baseline's.
 
     Raises:
-        UsageError: The function is called with a dtype that is not the baseline's.
+        UsageError: The job names a dtype that is not the baseline's.
     """
     if baseline is None:
         return None
@@ -122,6 +125,8 @@ def adjusted_profile(
 def check_random_weights(job: Job, baseline: Baseline, opened: Opened) -> None:
     """Refuse random weights that are not the baseline's, because another release of PyTorch may draw others.
 
+    Weights from files are checked earlier, by `adjusted_profile`.
+
     Raises:
         UsageError: The weights are not the same.
     """
@@ -142,7 +147,7 @@ def use_batch_of(baseline: Baseline, opened: Opened) -> list[str]:
     """Give the target the baseline's own processed input, after checking that it is the same sample.
 
     Returns:
-        Sentences for the user about the input.
+        A sentence for the user if this machine's input differs by rounding; empty if it is equal.
 
     Raises:
         UsageError: The baseline holds another sample.

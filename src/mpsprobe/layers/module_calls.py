@@ -184,13 +184,15 @@ class Marker:
 
 
 class Watch:
-    """Follow every module call of `model` in one thread while the context lasts.
+    """Follow every module call of `model` while the context lasts; all calls must come from one thread.
+
+    Modules of TorchScript accept no hooks and are not followed.
 
     Args:
         model: The model whose modules are followed.
-        seen: A function that is called when a call ends, innermost modules first.
+        seen: A function that is called when a call returns anything but None, innermost modules first.
         entering: A function that is called when a call begins.
-        marker: The file for the module in flight.
+        marker: The marker that records the module in flight; None for none.
     """
 
     def __init__(

@@ -136,7 +136,7 @@ class Opened:
         )
 
     def limit(self, phase: Phase, *, cpu: bool = False) -> float:
-        """Return the time limit of a step in seconds; a step on the CPU may take longer than one on the device."""
+        """Return the time limit of a step of a phase in seconds, which is four times as long for one on the CPU."""
         return self.profile.limit(phase) * (4 if cpu else 1)
 
     def _cpu_subject(self, label: str, model: torch.nn.Module, profile: Profile) -> Subject:
@@ -159,9 +159,12 @@ def open_target(
     """Load the target to the job's device, with a sample.
 
     Args:
-        job: The job.
+        job: The job, whose settings choose the target and the device; pinned versions are ignored.
         announce: A function that is called with every long step.
         adjust: A function that gets the files before anything is loaded, and returns the profile to use.
+
+    Yields:
+        The target; its device stays open while the context lasts.
 
     Raises:
         MpsprobeError: The target or the device is unavailable.
@@ -205,7 +208,7 @@ def needed_reference(opened: Opened) -> Subject:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Turn TF32 off on CUDA, whose products have ten bits, because the reference must be float32."""
+    """Turn TF32 off on CUDA while the context lasts, because its products have mantissas of only 10 bits."""
     before: tuple[Any, Any] = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, False
     try:
@@ -215,7 +218,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _perturb(model: torch.nn.Module) -> None:
-    """Change every floating-point weight up or down by some units in the last place, from a fixed seed."""
+    """Change every floating-point weight up or down by 10 of its dtype's machine epsilons, relatively, by fixed seed."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

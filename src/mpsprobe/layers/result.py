@@ -24,7 +24,7 @@ class Verdict(str, enum.Enum):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One tensor compared with its limits: among all compared tensors, the worst by `ratio`.
+    """One tensor compared with its limits; in a `Layer` the worst of the module's compared tensors by `rank`.
 
     Attributes:
         call: The number of the module's call in the pass, from 0.
@@ -51,12 +51,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def diverges(self) -> bool:
-        """Return whether the error exceeds its limit."""
+        """Return whether the error exceeds its limit or there is a problem, unless it is excused."""
         return not self.excused and (bool(self.problem) or (self.ratio is not None and self.ratio > 1))
 
     @property
     def rank(self) -> float:
-        """Return a key for sorting: larger for a worse tensor, infinite for one that cannot be compared."""
+        """Return a key for sorting, larger for a worse tensor: infinite with a problem, or -1 if that is excused."""
         if self.problem:
             return -1.0 if self.excused else float("inf")
         return self.ratio or 0.0
@@ -70,8 +70,9 @@ class Layer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         module: The path of the module; `""` for the model itself, `OUTSIDE` for code around it.
         kind: The class of the module.
         calls: The number of its calls.
-        accumulated: Its output, with the errors of everything earlier in the pass (in inference: in the step).
-        local: The error that its own code makes on the reference's inputs; None when not measured.
+        accumulated: Its worst tensor with the errors of everything earlier in the pass, or in the step where each step
+            starts from the reference's; None when none was compared.
+        local: Its worst tensor when its code runs on the reference's inputs; None when that was not measured.
         verdict: The verdict on the module.
     """
 
@@ -96,10 +97,11 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         stage: The stage.
         name: The name of the result.
-        error: The error as in `Judged`; None for text, or when it was not judged.
-        limit: The limit as in `Judged`; None for text, or when it was not judged.
+        error: The error as in `Judged`; None for text and with a problem.
+        limit: The limit as in `Judged`; None for text and for a result that is missing.
         same: Whether it is equal, element by element.
-        judged: False where a free run feeds on itself, so that rounding alone may change everything.
+        judged: Whether it counts. False for text and for tensors of other than floating-point numbers, with an excused
+            problem, and where a free run feeds on itself, so that rounding alone may change everything.
         problem: The problem as in `Judged`.
     """
 
@@ -113,7 +115,7 @@ class OutputRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def diverges(self) -> bool:
-        """Return whether the error exceeds its limit."""
+        """Return whether the result is judged and has a problem or an error beyond its limit."""
         if not self.judged:
             return False
         return bool(self.problem) or (
@@ -150,8 +152,8 @@ class FirstDivergence(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         kind: The class of the module.
         verdict: `makes` when its own error is the cause, `carries` when only the sum of errors is known.
         judged: Its first tensor beyond the limit.
-        op_uses: The ATen calls of its own code, as recorded on the device, most calls first.
-        advisories: The ids of known faults that those calls meet.
+        op_uses: The op uses of its own code, as recorded on the device, most calls first, at most 40.
+        advisories: The ids of the advisories that its op uses meet, in alphabetical order.
     """
 
     stage: str
@@ -169,7 +171,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         label: The name for readers.
         device: `"mps"`, `"emulated"`, `"cuda"` or `"cpu"`.
-        dtype: The dtype of the weights.
+        dtype: The coarsest floating-point dtype in which it computes.
         evidence: The evidence of its values.
         chip: The chip of the machine.
         torch: The torch release.

@@ -49,7 +49,7 @@ class Written(msgspec.Struct, frozen=True, tag="written"):
         path: The path of the baseline.
         target: The name of the model.
         device: The device that it ran on.
-        dtype: The dtype of the weights.
+        dtype: The coarsest floating-point dtype in which it computed.
         weights: The digest of the weights.
         size: The size of the file in bytes.
         calls: The number of module calls by stage.
@@ -130,7 +130,8 @@ def run(job: Job, on_step: Callable[[str], None]) -> Found | Written:
     Raises:
         JobFailedError: The target, its device or the baseline cannot be used.
         JobDiedError: The child crashed or hung; the message names the step and the module in flight.
-        HarnessError: The child ended without an answer.
+        JobInterruptedError: The user interrupted the job.
+        HarnessError: The child ended with an error of mpsprobe and without an answer.
     """
     with tempfile.TemporaryDirectory(prefix="mpsprobe-layers-") as name:
         folder = Path(name)
@@ -206,7 +207,7 @@ class _Follower:
         )
 
     def _in_flight(self) -> str:
-        """Return the path of the module that the child was running, as far as the flight recorder shows it."""
+        """Return `, in module PATH (PASS)` for the module that was running; `""` when the flight record shows none."""
         try:
             last = read_flight(self._flight, last=64)
         except DataError:

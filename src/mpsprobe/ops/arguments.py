@@ -97,7 +97,7 @@ def prepare(use: OpUse, seed: int) -> ReplayInputs:
 
 
 def _devices(use: OpUse) -> list[str]:
-    """Return the devices of an op use's tensors and of its result."""
+    """Return the devices of an op use's tensors, and of its `device` argument if it has one."""
     stated = use.scalars.get("device")
     return [tensor.device or "cpu" for tensor in use.inputs] + ([str(stated)] if stated else [])
 
@@ -132,7 +132,7 @@ class _Place:
 
 
 def _length(use: OpUse, index: int, meta: TensorMeta) -> int:
-    """Return the number of elements in the storage, because a view of the result may reach beyond the tensor."""
+    """Return the number of elements that a tensor's storage needs, which a view by `as_strided` may exceed."""
     length = span(meta)
     base = domains.base_name(use.op)
     if index == 0 and base in ("as_strided", "as_strided_", "_reshape_alias", "as_strided_copy"):
@@ -152,7 +152,10 @@ def _storage_bytes(use: OpUse) -> int | None:
 
 
 def _elsewhere(use: OpUse, device: torch.device, dtype: torch.dtype | None) -> OpUse:
-    """Return the op use with its device arguments set to this device, and its dtype arguments to the wider dtype."""
+    """Return an op use for `device`, with arguments that name a floating-point dtype set to `dtype` unless it is None.
+
+    A `device` of the CPU stays, and memory is never pinned.
+    """
     scalars = dict(use.scalars)
     if "device" in scalars and not str(scalars["device"]).startswith("cpu"):
         scalars["device"] = str(device)

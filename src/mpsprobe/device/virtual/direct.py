@@ -1,9 +1,9 @@
 """The direct way of an op that needs nothing but relabelling: no finding, no `out=`, no random numbers.
 
-Most of what a model runs is like that, and there the checks and special cases of `Kernels.run` are all the cost. The
-direct way decides once what depends on the op alone, and once for each combination of dtypes what the release's
-checks say about it. Whatever it does not know (a host tensor, a dtype that MPS may refuse, an error) goes through
-`Kernels.run` from the beginning.
+Most of what a model runs is like that, and the checks and special cases of `Kernels.run` would be most of its cost.
+The direct way decides once what depends only on the op, and, where the release's checks of the op read only dtypes,
+once for each combination of dtypes. A call that it does not handle (one with a host tensor, with a dtype that MPS may
+refuse, or that raises an error) goes through `Kernels.run` from the beginning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _WRITE_BEFORE_THEY_FAIL = ("index", "scatter", "put", "masked_scatter", "_index"
 def applies(op: Op) -> bool:
     """Return whether calls of an op can take the direct way.
 
-    It makes one new result of its arguments alone, or changes its first one as a whole, whatever the values.
+    Such an op makes no view, draws no random numbers and returns one result. It writes to none of its arguments, or
+    it is an in-place op without lists that writes nothing before it fails.
     """
     if op.is_view or op.generator or op.returns != 1:
         return False
@@ -52,8 +53,8 @@ def kernel(
     Args:
         op: An op for which `applies` returns True.
         contract: The active rules.
-        observer: An observer that is called with each call; None for none.
-        wrap: A function that makes a device tensor of the result.
+        observer: The observer to call after each call of the op, or None.
+        wrap: A function that makes a device tensor of the result of an op that is not in-place.
         full: The kernel of calls that cannot take the direct way.
     """
     clean: set[tuple[Any, ...]] = set()

@@ -44,7 +44,7 @@ _WIDER: dict[torch.dtype, tuple[torch.dtype, ...]] = {
 
 
 def allocation(problem: BaseException) -> int | None:
-    """Return the bytes that the host failed to allocate, 0 where unknown; None for another error."""
+    """Return the bytes that the host failed to allocate, 0 if the error names none; None for another kind of error."""
     found = _NO_MEMORY.search(str(problem))
     if found is None:
         return None
@@ -81,7 +81,8 @@ def widened(call: OpCall, kernel: Callable[..., Any]) -> Any:
     """Compute a call in wider dtypes and return its results in the requested dtypes.
 
     Raises:
-        RuntimeError: No wider dtype is accepted either; the message is the host's last one.
+        RuntimeError: No wider dtype is known, or the kernel refuses each of them; then the host's last error is
+            raised, which may be a NotImplementedError.
     """
     given = {one.dtype for one in _tensors(call)}
     last: Exception = RuntimeError(f"no wider dtype is known for {given}")

@@ -1,4 +1,4 @@
-"""The kernel behind every op of the virtual device: relabel the tensors, run the CPU's op, relabel the results.
+"""The kernel behind every op of the virtual device: relabel the tensors, run the host's op, relabel the results.
 
 One Python function is registered at the MPS dispatch key for every op that the chosen release registers there, and
 one as that key's fallback. Both matter: with only the fallback, ops that are composite elsewhere (`linear`) would
@@ -60,13 +60,13 @@ _with_gradients = torch.is_grad_enabled
 
 
 class Kernels:
-    """Run what reaches the MPS key, over host memory.
+    """Run every op that reaches the MPS dispatch key, on the host's memory.
 
     Attributes:
         overlaps_count: Whether the host computes on the tensors' own memory, so that PyTorch's checks see overlaps.
         contract: The rules of the chosen release, which decide what raises and what falls back.
         memory: The modelled unified memory, in which results are counted.
-        observer: The observer, or None, which costs nothing.
+        observer: The observer of every op, wait, copy and finding, or None.
         host_device: The device whose memory holds the values and whose kernels compute: the CPU, or CUDA.
     """
 
@@ -133,7 +133,7 @@ class Kernels:
             port.libraries("aten").impl(maker, kernel, "CompositeExplicitAutograd")
 
     def _asked(self, overload: OpOverload, key: str) -> Kernel:
-        """Return a kernel that decomposes an op as usual, after `Contract.ask` about releases with a kernel of it."""
+        """Return a kernel that decomposes an op as usual, and drops releases with a kernel of it (`Contract.ask`)."""
         op = schema.facts(overload)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
@@ -143,7 +143,10 @@ class Kernels:
         return kernel
 
     def _sparse(self, key: str) -> Kernel:
-        """Return a kernel that refuses an op on sparse tensors of the device, which the emulation does not support."""
+        """Return the kernel of every op on sparse tensors of the device, which always raises.
+
+        It raises the Mac's own error where the release has no kernel at `key`, else OutOfReachError.
+        """
 
         def kernel(overload: OpOverload, *_args: Any, **_kwargs: Any) -> Any:
             op = schema.facts(overload)
@@ -178,7 +181,7 @@ class Kernels:
         return kernel
 
     def bind(self, op: Op) -> Kernel:
-        """Return the kernel of one registered op."""
+        """Return the kernel of one registered op: that of views, the direct one where it applies, else `run`."""
         self.contract.ask(lambda one: one.kernel_of(op))
         if op.is_view or op.base == "set_":
             return self._view(op)
@@ -225,7 +228,11 @@ class Kernels:
     # ------------------------------------------------------------------------------------------------ running
 
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
-        """Run an op without a kernel at the MPS key: raise as a Mac does, or let the CPU compute it."""
+        """Run an op without a kernel at the MPS key: raise as a Mac does, or compute it on the host.
+
+        The host computes it if the fallback is enabled, if the release decomposes the op or does not have it, and
+        where failures are collected.
+        """
         op = schema.facts(overload)
         note_forward()
         flags = self.contract.missing(op)
@@ -274,7 +281,9 @@ class Kernels:
         return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _on_host(self, call: OpCall, kernel: Kernel) -> Any:
-        """Call the host's kernel; if only the host refuses the call, compute it differently.
+        """Call the host's kernel; where it lacks a dtype, compute in a wider one.
+
+        Errors that PyTorch also raises on a Mac pass through.
 
         Raises:
             OutOfReachError: The host cannot compute it, and whether the Mac can is unknown.
@@ -336,7 +345,11 @@ class Kernels:
     def unwrap(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments as host tensors; a CPU tensor among them is an error unless it is a scalar."""
+        """Return the arguments, positional and by name, with each device tensor as its host view.
+
+        CPU tensors with dimensions are refused as on a Mac (`Contract.mixed_devices`), except in ops that move their
+        indices to the device themselves.
+        """
         host, strangers = list(args), False
         refused = self.contract.questioned
         count = len(host)
@@ -416,7 +429,11 @@ class Kernels:
         return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
-        """Return results as device tensors, counted and checked for their dtypes; OutOfReachError for sparse ones."""
+        """Return an op's results as device tensors, with their dtypes checked and their memory counted.
+
+        Raises:
+            OutOfReachError: A result is sparse.
+        """
         if isinstance(result, Tensor):
             if result.is_mps:
                 return result
@@ -488,7 +505,7 @@ def _device_bytes(values: Iterable[Any]) -> int:
 
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
-    """Return all tensors among arguments, with lists flattened."""
+    """Return the tensors among arguments, and those in their lists and tuples, one level deep."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):

@@ -66,9 +66,9 @@ class Answers:
         contract: The rules of the release and macOS.
         memory: The modelled memory, from which questions about memory are answered.
         generator: The device's default random generator.
-        observer: The observer that is called with `torch.mps.synchronize()`.
+        observer: The observer that is told when the host waits for the device, or None.
         port: The port, which has further answers that depend on the build.
-        values: Whether all tensors have values in memory.
+        values: Whether all tensors have values in memory; False for predictions.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Answers:
             self._patches.replace(torch._C, name, answer)
 
     def _allocators(self, answer: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function of `torch.mps` about memory, because any call of one starts the allocator."""
+        """Wrap a function about memory so that it starts the allocator first, as such a call does on a Mac."""
 
         def ask(*args: Any) -> Any:
             self._memory.start()
@@ -288,7 +288,7 @@ def _autocasts_bfloat16(contract: Contract) -> bool:
 
 
 def _autocast_answer(contract: Contract, dtype: torch.dtype | None, enabled: bool) -> str | None:
-    """Return the warning that disables autocast to a dtype, `""` for none; None where there is no autocast."""
+    """Return the warning with which autocast to a dtype is disabled, `""` for none; None where MPS has no autocast."""
     if contract.version < (2, 5):
         return None
     if not enabled or dtype is not torch.bfloat16 or _autocasts_bfloat16(contract):
@@ -324,7 +324,7 @@ def _storage_to_mps(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 
 def _host_alias(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    """Return a storage of the host over the memory of the device's."""
+    """Return a host storage over the same memory as a storage of the device."""
     return relabel.host(torch.empty(0, dtype=torch.uint8, device=_MPS).set_(storage)).untyped_storage()
 
 

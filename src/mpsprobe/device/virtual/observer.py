@@ -36,11 +36,12 @@ class Finding:
     Attributes:
         kind: `"missing-op"`, `"fallback"`, `"dtype"`, `"device"`, `"generator"`, `"autocast"`, `"limit"`,
             `"memory"` (the watermark), `"buffer"` (one tensor too large), `"compile"` (ran eagerly, not a failure).
-        op: The overload name as in PyTorch's messages, such as `"aten::_linalg_eigh.eigenvalues"`; empty for
-            memory.
-        message: The message that PyTorch gives on the Mac.
+        op: The overload name as in PyTorch's messages, such as `"aten::_linalg_eigh.eigenvalues"`; empty where it
+            belongs to no op, such as for memory, autocast and torch.compile.
+        message: The message that PyTorch gives on the Mac; for `"compile"` one of mpsprobe.
         grade: How certain it is.
-        source: The innermost line of code outside PyTorch and mpsprobe, as `file:line`.
+        source: The innermost line of code outside PyTorch and mpsprobe, as `file:line`; in a backward pass the line
+            of the forward op. Empty for none.
     """
 
     kind: str
@@ -61,7 +62,15 @@ class Observer(Protocol):
     def op(
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, flags: int
     ) -> None:
-        """Receive an op that ran; `flags` is an `OpFlag` as an int, `result` is None when the op raised."""
+        """Receive an op that ran or was refused.
+
+        Args:
+            func: The overload.
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+            result: The result; None when the op was refused, and for `.item()`.
+            flags: An `OpFlag` as an int.
+        """
 
     def again(
         self, kind: object, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
@@ -84,7 +93,7 @@ class Observer(Protocol):
         """Receive a copy of `nbytes` bytes between host and device; the direction is `"to-device"` or `"to-host"`."""
 
     def finding(self, finding: Finding) -> None:
-        """Receive a failure or a fallback that the Mac would show."""
+        """Receive a finding: what would fail or fall back on the Mac, or code of torch.compile that ran eagerly."""
 
 
 class Quiet:

@@ -60,17 +60,20 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
         _used[_address(self)] = 0
 
     def manual_seed(self, seed: int) -> Generator:
-        """Set the seed, start its stream of random numbers again, and return the generator."""
+        """Set the seed, which starts the stream of random numbers and the offset again, and return the generator."""
         _used[_address(self)] = 0
         super().manual_seed(seed)
         return self
 
     def get_offset(self) -> int:
-        """Return the offset: the number of ops that drew from it, as in MPSGeneratorImpl (update_philox_counters)."""
+        """Return the number of ops that drew from it since its seed was set, as MPSGeneratorImpl counts them.
+
+        On another device it is that device's own offset.
+        """
         return _used.get(_address(self), 0) if is_device(self) else super().get_offset()
 
     def set_offset(self, offset: int) -> Generator:
-        """Set the count that `get_offset` returns; the host's stream of numbers does not move."""
+        """Set the offset, and return the generator; on `mps` the host's stream of random numbers does not move."""
         if is_device(self):
             _used[_address(self)] = offset
         else:
@@ -91,7 +94,10 @@ def is_device(generator: torch._C.Generator) -> bool:
 
 @contextlib.contextmanager
 def on_host(generator: torch._C.Generator, memory: str) -> Iterator[None]:
-    """Let the kernels of `memory` ("cpu", "cuda") use a generator of the virtual device while the context lasts."""
+    """Let the kernels of `memory` ("cpu", "cuda") use a generator of the virtual device while the context lasts.
+
+    It counts as one op that drew from the generator. A generator of another device is left as it is.
+    """
     if not is_device(generator):
         yield
         return

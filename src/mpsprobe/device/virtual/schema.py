@@ -16,19 +16,19 @@ class Op:
     """The facts of an ATen overload that its schema states.
 
     Attributes:
-        name: The name as in PyTorch's messages without the namespace: `"add.Tensor"`, `"mm"`.
-        base: The name without the overload: `"add"`.
+        name: The name as in PyTorch's messages, without the namespace `aten`: `"add.Tensor"`, `"mm"`.
+        base: The name without namespace and overload: `"add"`.
         overload: The overload itself.
         tensors: The positions of its tensor arguments among the positional ones.
         lists: The positions of arguments that are lists of tensors.
-        tensor_names: The names of tensor arguments that are passed by name.
-        list_names: The names of lists of tensors that are passed by name.
+        tensor_names: The names of its tensor arguments.
+        list_names: The names of its arguments that are lists of tensors.
         writes: The (position, name) of each argument that it writes to.
         returns_writes: Whether it returns exactly the arguments that it writes to.
-        is_view: Whether its result shares memory with an argument.
-        is_inplace: Whether it changes its first argument and never its shape.
-        generator: The (position, name) of its random generator.
-        device: The (position, name) of its device argument.
+        is_view: Whether a result may share memory with an argument that it does not write to.
+        is_inplace: Whether its name ends in `_` and its first argument, `self`, is the only one that it writes to.
+        generator: The (position, name) of its random generator; None without one.
+        device: The (position, name) of its device argument; None without one.
         returns: The number of results.
     """
 
@@ -143,7 +143,7 @@ def composite_key(name: str) -> str | None:
 
 
 def decomposed(overload: OpOverload, key: str, *args: Any, **kwargs: Any) -> Any:
-    """Run an op's composite kernel, as a build without its own kernel does."""
+    """Run an op's composite kernel at `key` (see `composite_key`), which calls other ops."""
     return overload._op_dk(getattr(torch._C.DispatchKey, key), *args, **kwargs)
 
 
@@ -159,7 +159,7 @@ def facts(overload: OpOverload) -> Op:
 
 
 def overload_named(name: str) -> OpOverload | None:
-    """Return the overload called `name` (`"add.Tensor"`) of the installed PyTorch; None when there is none."""
+    """Return the ATen overload called `name` (`"add.Tensor"`) of the installed PyTorch; None when there is none."""
     base, _, suffix = name.partition(".")
     packet = getattr(torch.ops.aten, base, None)
     overload = None if packet is None else getattr(packet, suffix or "default", None)

@@ -30,7 +30,7 @@ from mpsprobe.knowledge import variables
 
 @dataclass(frozen=True)
 class EmulationSettings:
-    """The Mac to emulate; the fields are the arguments of `emulate`."""
+    """The Mac to emulate; the fields are the arguments of `emulate`, with `others` as in `predict`."""
 
     torch: str | None
     macos: str
@@ -56,7 +56,7 @@ class Session:
         contract: The active rules.
         memory: The modelled unified memory.
         kernels: The kernels that run the ops.
-        memoryless: Whether its tensors have no values, which is the only mode in a Mac's own PyTorch.
+        memoryless: Whether its large tensors have no memory and no values. A PyTorch with MPS allows only this mode.
     """
 
     memoryless = False
@@ -106,7 +106,7 @@ class Session:
 
     @property
     def findings(self) -> list[Finding]:
-        """Return the findings so far, in order: failures, fallbacks and ops that behave differently on a Mac."""
+        """Return the findings so far, in order: failures, fallbacks and code that was passed to torch.compile."""
         return self.contract.findings
 
     def __enter__(self) -> Session:
@@ -160,7 +160,8 @@ def emulate(
     """Make `mps` a device of this process, with real values and the rules of a Mac.
 
     Inside it `.to("mps")`, autocast, generators, `device_map="mps"`, backward passes and optimiser steps work, and
-    what a Mac refuses raises PyTorch's own error. Afterwards everything is as before.
+    what a Mac refuses raises PyTorch's own error. Afterwards the process is as before, except that autograd keeps its
+    thread for `mps:0`.
 
     Args:
         torch: The release whose op table and rules apply, such as `"2.8"`; None for the installed one.
@@ -177,7 +178,9 @@ def emulate(
         The session, with `findings`, `memory` and `contract`.
 
     Raises:
-        UnsupportedInstallError: This machine or PyTorch cannot carry it; the message gives the reason.
+        UnsupportedInstallError: The virtual device does not run on this machine or PyTorch; the message gives the
+            reason.
+        VirtualDeviceError: The storage is unavailable here, or the release has no MPS on that macOS.
         AlreadyActiveError: Another virtual device is active.
         UnknownReleaseError: There is no data on that release.
     """
@@ -219,13 +222,16 @@ class MemorylessSession(Session):
 
     @property
     def assumptions(self) -> list[Assumption]:
-        """Return every value that was assumed, where, and what depends on it."""
+        """Return the assumptions so far in order: each assumed value, where it was assumed, and what depends on it."""
         kernels = self.kernels
         assert isinstance(kernels, MemorylessKernels)
         return kernels.assumptions.list
 
     def assume_full_masks(self) -> None:
-        """Assume from now on that comparisons of unknown values hold for all elements, which else they do for none."""
+        """Assume from now on that comparisons of unknown values hold for all elements, instead of for none.
+
+        An integer that the target computes as a length is then assumed to be 128 instead of 0.
+        """
         assert isinstance(self.kernels, MemorylessKernels)
         self.kernels.full_masks = True
 
@@ -260,7 +266,9 @@ def predict(
         The session, with `findings`, `assumptions`, `memory` and `contract`.
 
     Raises:
-        UnsupportedInstallError: This machine or PyTorch cannot carry it; the message gives the reason.
+        UnsupportedInstallError: The virtual device does not run on this machine or PyTorch; the message gives the
+            reason.
+        VirtualDeviceError: The release, or one of `others`, has no MPS on that macOS.
         AlreadyActiveError: Another virtual device is active.
         UnknownReleaseError: There is no data on that release.
     """

@@ -1,4 +1,4 @@
-"""Check whether this machine and PyTorch can carry the virtual device; keep the fallback variable's initial value."""
+"""Check whether the virtual device runs on this machine and PyTorch; keep the fallback variable's initial value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def require(*, memoryless: bool = False) -> None:
             build with MPS.
 
     Raises:
-        UnsupportedInstallError: `emulate` on a Mac, another system or machine, or a PyTorch outside 2.6 to 2.15.
+        UnsupportedInstallError: The machine is neither a Mac nor Linux on a known processor, it is an Intel Mac or a
+            Python under Rosetta, `emulate` is to run in a PyTorch with MPS, a Mac's PyTorch has no MPS, or PyTorch is
+            outside 2.6 (with MPS 2.8) to 2.15.
     """
     release, oldest = installed_release(), OLDEST
     if sys.platform == "darwin" and platform.machine() == "x86_64":

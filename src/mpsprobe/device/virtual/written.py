@@ -19,7 +19,12 @@ RESIZE = schema.facts(torch.ops.aten.resize_.default)
 
 
 def fresh_outputs(call: OpCall, *, only_empty: bool) -> set[tuple[int, str]]:
-    """Replace outputs on the host by new, empty tensors, and return the (position, name) of each."""
+    """Replace a call's host outputs by new tensors without elements, and return the (position, name) of each.
+
+    Args:
+        call: The call, whose host arguments are changed. An argument called `self` is never replaced.
+        only_empty: Whether to replace only outputs that have no elements already.
+    """
     fresh = set()
     for position, name in call.op.writes:
         value = call.host_argument(position, name)
@@ -94,7 +99,7 @@ def _whole_storage(tensor: Tensor, host: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def check_in_storage(tensor: Tensor) -> None:
-    """Refuse a view beyond its storage, as checkInBoundsForStorage (aten/native/Resize.h); meta kernels do not.
+    """Refuse a view beyond its storage, as checkInBoundsForStorage does (aten/native/Resize.h) and meta kernels do not.
 
     Raises:
         RuntimeError: The view exceeds the storage; the message is PyTorch's.
@@ -117,7 +122,7 @@ class Outputs:
     Args:
         host: A function that returns the host's view of a device tensor.
         wrap: A function that makes a device tensor of a result of an op, counted in the modelled memory.
-        host_device: The device of results.
+        host_device: The device whose memory holds the values.
     """
 
     def __init__(
@@ -146,10 +151,15 @@ class Outputs:
             self._host(old).copy_(new)
 
     def grow(self, tensor: Tensor, elements: int, written: Tensor | None = None) -> None:
-        """Give a tensor a storage of at least `elements` elements that begins with its present contents.
+        """Give a tensor a new storage of `elements` elements that begins with the contents of its old one.
 
-        On a Mac the storage itself grows, for all tensors that share it. Here the others keep the old one, into
-        which what is `written` next is also copied, as far as it fits.
+        On a Mac the storage itself grows, for all tensors that share it. Here the other tensors keep the old storage.
+
+        Args:
+            tensor: The tensor.
+            elements: The number of elements of the new storage.
+            written: The values that the caller writes next, if any. Contiguous ones are copied into the old storage
+                too, as many as fit, so that the tensors that keep it see them.
         """
         held = tensor.untyped_storage().nbytes() // tensor.element_size()
         new = torch.empty(elements, dtype=tensor.dtype, device=self._host_device)

@@ -27,7 +27,7 @@ DEVICE_TYPES = 21
 
 #: Two words precede a vtable's first function: the offset to the top and the type info (Itanium C++ ABI).
 _HEADER_WORDS = 2
-#: More slots than either of the two classes has; the bytes behind the vtable are copied and never called.
+#: More slots than either of the two classes has; the slots that are not copied stay null.
 _VTABLE_WORDS = 96
 
 #: Machine code of functions that ignore their arguments, by architecture.
@@ -77,14 +77,18 @@ def function(name: str) -> int:
     """Return the address of a small function: `"mps0"`, `"one"` or `"zero"`. Its page lives as long as the process.
 
     Raises:
-        UnsupportedInstallError: There is no code for this machine, or the system forbids executable memory
-            (SELinux).
+        UnsupportedInstallError: There is no code for this machine, or the system forbids executable memory, as
+            SELinux may.
     """
     return _executable(_code(name))
 
 
 def returning(pointer: int) -> int:
-    """Return the address of a function that returns `pointer`, whatever its arguments."""
+    """Return the address of a new function that returns `pointer`, whatever its arguments.
+
+    Raises:
+        UnsupportedInstallError: As `function` does.
+    """
     return _executable(_code("pointer") + pointer.to_bytes(8, "little") + _code("ret"))
 
 
@@ -127,7 +131,7 @@ def _executable(code: bytes) -> int:
 
 
 def _who_forbids() -> str:
-    """Return the name of the policy that keeps this process from making memory executable, as far as Linux shows it."""
+    """Return a sentence on the security policy that forbids executable memory, with the way around it if known."""
     status = _text("/proc/self/status")
     if _text("/sys/fs/selinux/enforce").strip() == "1":
         domain = _text("/proc/self/attr/current").strip("\0\n ") or "this process's domain"
@@ -164,7 +168,12 @@ def _text(path: str) -> str:
 
 
 class PatchedVtable:
-    """A copy of an object's vtable with some functions replaced.
+    """A copy of a C++ object's vtable with some functions replaced.
+
+    Args:
+        obj: The address of the object.
+        slots: The names of the vtable's functions in order.
+        replaced: The addresses of the new functions, by name.
 
     Attributes:
         address: The value that an object's first word must hold to use it.
@@ -185,10 +194,14 @@ class PatchedVtable:
 def virtual_functions(header: str, struct: str) -> list[tuple[str, bool]]:
     """Return the functions that `struct` declares virtual or overrides, in order, each with whether it overrides.
 
-    A virtual destructor takes the two slots that the Itanium ABI gives it.
+    A virtual destructor is listed as the two slots that the Itanium ABI gives it, `~complete` and `~deleting`.
+
+    Args:
+        header: The path of the header below torch's `include`.
+        struct: The name of the struct.
 
     Raises:
-        UnsupportedInstallError: The header does not declare `struct` as expected.
+        UnsupportedInstallError: The header cannot be read, or does not declare `struct`.
     """
     path = Path(torch.__file__).parent / "include" / header
     try:

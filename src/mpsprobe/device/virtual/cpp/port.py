@@ -38,12 +38,12 @@ class Port(ABC):
         """Make `mps:0` a device that tensors can be on.
 
         Raises:
-            UnsupportedInstallError: This build cannot carry it.
+            UnsupportedInstallError: This build, or what the process already holds, does not allow it.
         """
 
     @abstractmethod
     def remove(self) -> None:
-        """Undo `install`, so that `mps:0` is no device of the process any more."""
+        """Undo `install`, so that the process has the devices of its PyTorch build again."""
 
     @abstractmethod
     def take_over_rest(self, fallback: Kernel) -> None:
@@ -63,7 +63,7 @@ class Port(ABC):
         Args:
             kernels: Kernels for the MPS key by ATen op (`"add.Tensor"`).
             above: Kernels of composite ops that a Mac handles above autograd, for AutogradMPS and MPS.
-            fallback: The kernel of every other op.
+            fallback: The kernel of every other op that has none at the MPS key.
         """
         aten = self.libraries("aten")
         with warnings.catch_warnings():
@@ -95,7 +95,7 @@ _TRANSFORMS = ("FuncTorchVmapMode", "FuncTorchBatched", "AutogradOther")
 
 
 def _of_device(name: str, kernel: Kernel) -> Kernel:
-    """Return a kernel for all devices, which decomposes the op as usual unless its first tensor is on MPS.
+    """Return a kernel for all devices: `kernel` where the first argument is on MPS, else the usual decomposition.
 
     PyTorch's composite kernel cannot: without MPS in the build it meets "An unexpected device type was provided mps".
     """
@@ -128,7 +128,7 @@ def implement(library: Any, name: str, kernel: Kernel, key: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def has_mps() -> bool:
-    """Return whether this PyTorch was built with an MPS backend, as only then the MPS key has a fallback.
+    """Return whether this PyTorch was built with an MPS backend, which shows in a fallback at the MPS key.
 
     It is called before the first session of a process, and cached, because the session's own fallback would look
     the same.

@@ -51,11 +51,13 @@ LEGACY = native.installed_release() < (2, 9)
 
 
 def host(tensor: Tensor, memory: str = "cpu") -> Tensor:
-    """Return the tensor on the device whose memory it uses, with the same shape, strides, dtype, conj and neg bits.
+    """Return a tensor over the same memory that says `cpu` or `cuda`, on whose kernels it can then be computed.
+
+    Shape, strides, dtype and the conj and neg bits stay.
 
     Args:
         tensor: A tensor on `mps`.
-        memory: `"cpu"`, or `"cuda"` (from torch 2.9 on).
+        memory: The device that holds the memory: `"cpu"`, or `"cuda"` (from torch 2.9 on).
     """
     return relabelled(tensor, _KINDS[memory])
 
@@ -66,7 +68,12 @@ def device(tensor: Tensor) -> Tensor:
 
 
 def relabelled(tensor: Tensor, kind: int) -> Tensor:
-    """Return the tensor of a `DLDeviceType` over the memory of another; every op does so for each of its tensors."""
+    """Return a tensor over the memory of another that says another device. Every op calls it for each tensor.
+
+    Args:
+        tensor: The tensor whose memory, shape, strides, dtype and conj and neg bits the result has.
+        kind: The device of the result as a `DLDeviceType`; before torch 2.9 `METAL`, or else the CPU.
+    """
     # DLPack has no conjugate or negative bit: strip it (a view), relabel, set it again (a view)
     if tensor.is_neg():
         return relabelled(tensor._neg_view(), kind)._neg_view()
@@ -109,7 +116,15 @@ def _dtype_code(dtype: torch.dtype) -> int:
 def at_address(
     address: int, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, *, mps: bool
 ) -> Tensor:
-    """Make a tensor over memory that the caller keeps alive, through AOTInductor's C ABI."""
+    """Make a tensor over memory that the caller keeps alive, through AOTInductor's C ABI.
+
+    Args:
+        address: The address of the first element; 0 is accepted for a tensor without elements.
+        shape: The shape.
+        strides: The strides in elements.
+        dtype: The dtype.
+        mps: Whether the tensor is on `mps:0`; otherwise it is on the CPU.
+    """
     made, handle = _make(address, shape, strides, dtype, mps=mps)
     if _handle_stays():
         native.library(_library()).aoti_torch_delete_tensor_object(handle)

@@ -130,7 +130,7 @@ class WithMps(Port):
 
 
 def _overload(name: str) -> OpOverload:
-    """Return the overload called `"aten::add.Tensor"`."""
+    """Return the overload with a qualified name, such as `"aten::add.Tensor"`."""
     namespace, _, op = name.partition("::")
     base, _, suffix = op.partition(".")
     overload: OpOverload = getattr(getattr(getattr(torch.ops, namespace), base), suffix or "default")
@@ -150,7 +150,7 @@ def _decomposition(name: str, composite: str) -> Kernel:
 
 
 def _refusal(name: str, key: str) -> Kernel:
-    """Return a kernel that raises the error of a build without the key."""
+    """Return a kernel that raises the NotImplementedError of an op without a kernel at the key."""
 
     def kernel(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise NotImplementedError(
@@ -161,7 +161,7 @@ def _refusal(name: str, key: str) -> Kernel:
 
 
 def _plain_copy(tensor: torch.Tensor, _device: Any = None) -> torch.Tensor:
-    """Copy a tensor as `_pin_memory` without Metal's allocator; the GPU of a Mac can read all host memory."""
+    """Implement `_pin_memory` as a plain copy, without Metal's allocator; a Mac's GPU can read all host memory."""
     return tensor.clone()
 
 

@@ -107,7 +107,8 @@ class _Hooks:
         getter: The mangled name of the function that returns it.
         header: The header that declares its functions.
         struct: The struct that declares its functions.
-        answers: The results of its functions while the virtual device is active, by `native.function` name.
+        answers: The names of the functions to replace while the virtual device is active, separated by spaces, by
+            the name of the `native.function` that replaces them.
     """
 
     getter: str
@@ -116,7 +117,7 @@ class _Hooks:
     answers: dict[str, str]
 
     def slots(self) -> list[str]:
-        """Return the order of the vtable: the base's functions, then the struct's own new ones."""
+        """Return the names of the vtable's functions in order: the base's, then the struct's own new ones."""
         names = [name for name, _ in native.virtual_functions(*_BASE)]
         own = native.virtual_functions(self.header, self.struct)
         return names + [name for name, overrides in own if not overrides and name not in names]

@@ -48,7 +48,16 @@ class Assumptions:
         return len(self.list)
 
     def assume(self, value: str, op: str, tensor: Tensor | None = None) -> Assumption:
-        """Record an assumed value, which `tensor` holds."""
+        """Record that a value was assumed for the result of `op` at the current line of the target.
+
+        Args:
+            value: The assumption in a few words.
+            op: The op.
+            tensor: The tensor that holds the assumed value, or None.
+
+        Returns:
+            The assumption; the same object for the same value, op and line.
+        """
         key = (value, op, innermost_source())
         assumption = self._known.get(key)
         if assumption is None:
@@ -60,12 +69,12 @@ class Assumptions:
         return assumption
 
     def hold(self, tensor: Tensor, assumption: Assumption) -> None:
-        """Record that the values of a tensor were computed from an assumption."""
+        """Record that the values of a tensor come from an assumption; the first one recorded for its storage stays."""
         storage = tensor.untyped_storage()
         self._held.setdefault(storage._cdata, (weak_reference(storage), assumption))
 
     def behind(self, tensors: Iterable[Any]) -> Assumption | None:
-        """Return the assumption behind the first of these tensors that rests on one; None when none does."""
+        """Return the assumption of the first of these tensors whose values come from one; None when none do."""
         if not self._held:
             return None
         for tensor in tensors:
@@ -77,7 +86,7 @@ class Assumptions:
 
     @staticmethod
     def depend(assumption: Assumption, what: str) -> None:
-        """Record that a branch, a loop or a size depends on an assumption."""
+        """Record that `what` (a branch, a loop or a size) depends on an assumption, with the target's current line."""
         text = f"{what} at {innermost_source()}"
         if text not in assumption.dependents:
             assumption.dependents.append(text)

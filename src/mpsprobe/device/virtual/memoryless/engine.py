@@ -196,15 +196,16 @@ class MemorylessKernels(Kernels):
         return tensor
 
     def _all(self, op: Op, result: Tensor) -> Tensor:
-        """Return an assumed True: models ask whether all values are valid and raise if not."""
+        """Fill a result with an assumed True, because models test whether all values are valid and raise if not."""
         super().host(result).fill_(True)
         self.assumptions.assume("True", op.qualified, result)
         return result
 
     def _fill_indices(self, op: Op, result: Any, like: Tensor | None) -> None:
-        """Fill a result with assumed indices: n // 2, away from special tokens, and distinct ones for top-k.
+        """Fill a result with assumed indices into a dimension of size n.
 
-        Distinct top-k indices route a mixture of experts evenly; sorting is assumed to change nothing.
+        They are n // 2, away from special tokens; for top-k consecutive ones from n // 2, which route a mixture of
+        experts evenly; for a sort those of the order as it is. A memoryless result is left alone.
         """
         if not isinstance(result, Tensor) or result.dtype is not torch.int64 or not result.numel():
             return
@@ -404,7 +405,7 @@ def _too_large(op: Op, tensors: Sequence[Tensor]) -> bool:
 
 
 def _fill_with_zeros(host: Tensor) -> None:
-    """Fill a CPU tensor with zeros; a large one gets new pages, which take no memory until they are written."""
+    """Fill a CPU tensor with zeros; a large one with a storage of its own and no gradient gets new, unwritten pages."""
     whole = host.untyped_storage().nbytes() == host.numel() * host.element_size()
     if host.numel() > INTEGER_LIMIT and whole and not host.requires_grad:
         host.set_(torch.zeros(host.shape, dtype=host.dtype, device=_CPU))  # type: ignore[call-overload]

@@ -45,7 +45,7 @@ class KnownCall:
         template: The template of the result.
         templates: The templates of the results, where they are a tuple.
         blank: The shape, strides and dtype of a result with memory that was not written to.
-        instead: The template of the memoryless tensor that the first argument becomes, which had values.
+        instead: The template of the memoryless tensor that replaces the first argument, which had values before.
     """
 
     __slots__ = ("blank", "instead", "template", "templates")
@@ -67,9 +67,9 @@ class Repeats:
     """Remember the results of memoryless calls, so that equal calls need not be computed again.
 
     Args:
-        kernels: The kernels.
+        kernels: The kernels whose contract, memory and observer the repeated calls use.
         memoryless: The maker of memoryless tensors.
-        assumptions: The assumptions about tensors with assumed values.
+        assumptions: The assumptions, which name the tensors whose values are assumed.
     """
 
     def __init__(self, kernels: Kernels, memoryless: MemorylessTensors, assumptions: Assumptions) -> None:
@@ -85,8 +85,8 @@ class Repeats:
         Args:
             overload: The op.
             bind: A function that is called at the first call. It returns the kernel that runs calls in full and
-                calls the observer, and whether the op's calls may be remembered: not those of views, nor where
-                values decide, nor where an argument other than the first is written to.
+                calls the observer, and whether the op's calls may be remembered, which excludes views, ops whose
+                results depend on values, and ops that write to another argument than the first.
         """
         known: dict[Any, KnownCall] = {}
         kernels, forms, cast, track = (
@@ -159,11 +159,11 @@ class Repeats:
     def _forms(self, values: Sequence[Any], flat: list[Any]) -> bool | None:
         """Append the key of each value to `flat`: three items for a memoryless tensor, one for anything else.
 
-        Tensors with values count by their metadata too, if there is a memoryless tensor in the call; unless their
-        values are assumed (which every call reports) or are the host's.
+        The key of a tensor is its dtype, shape and strides, whether or not it has values. A host tensor has no key,
+        nor has one with assumed values, because each of its calls must be reported.
 
         Returns:
-            Whether one of them is memoryless; None where a value has no such key.
+            Whether one of them is memoryless; None where a value has no key.
         """
         memoryless = False
         start, end = self._memoryless.start, self._memoryless.end
@@ -201,7 +201,7 @@ class Repeats:
         args: Any,
         kwargs: dict[str, Any],
     ) -> Any:
-        """Run the first call of a kind, and remember its result unless each such call has to be reported."""
+        """Run the first call of a kind, and remember its result unless it led to a finding or such calls may differ."""
         findings = self._kernels.contract.findings
         before, given = len(findings), {one.data_ptr() for one in args if isinstance(one, Tensor)}
         result = in_full(*args, **kwargs)
@@ -215,7 +215,7 @@ class Repeats:
         return result
 
     def _what(self, op: Op, form: Any, first: Any, result: Any, given: set[int]) -> KnownCall | None:
-        """Return how to make the result of every call equal to this one; None where equal calls may differ.
+        """Return how to make the results of calls with the same key; None where such calls may differ.
 
         Args:
             op: The op.

@@ -36,10 +36,11 @@ class Shapes:
         self._known: dict[Any, Any] = {}
 
     def of(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, dict[int, ResultShape]]:
-        """Return the shapes of a call's results, nested as the op returns them; Python values stay as they are.
+        """Return the shapes of a call's results and of the arguments that it resizes.
 
         Returns:
-            The results, and the new shape of each written argument that changes it (by index in `op.writes`).
+            The results with each tensor as a `ResultShape` and Python values as they are (several results are in a
+            list), and the new shape of each written argument whose shape changes, by its index in `op.writes`.
         """
         key: Any = None
         found = None

@@ -112,9 +112,15 @@ class TensorTemplate:
 class MemorylessTensors:
     """A reserved range of addresses, from which memoryless tensors are made.
 
+    Args:
+        size: The bytes to reserve, a power of two; halved down to 64 GiB until the system grants them.
+
     Attributes:
         start: The first address.
         end: The address after the last.
+
+    Raises:
+        UnsupportedInstallError: The system does not grant 64 GiB of address space.
     """
 
     def __init__(self, size: int = 1 << 44) -> None:
@@ -135,7 +141,7 @@ class MemorylessTensors:
         self._templates: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], TensorTemplate] = {}
 
     def has(self, tensor: Tensor) -> bool:
-        """Return whether a tensor is memoryless."""
+        """Return whether a tensor is memoryless: its data pointer is in the reserved range."""
         address: int = tensor.data_ptr()
         inside: bool = self.start <= address < self.end
         return inside

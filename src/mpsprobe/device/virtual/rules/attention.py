@@ -21,9 +21,9 @@ _FUSED = (2, 5)
 def attention(version: tuple[int, int], macos: tuple[int, int]) -> Kernel:
     """Return `scaled_dot_product_attention` of a release on a macOS version.
 
-    The fused op, which was added in 2.5, is used unless a gradient is needed. Releases up to 2.12 also require
-    dropout 0, and contiguous inputs in 2.5 and on macOS before 15; they repeat grouped heads themselves
-    (aten/src/ATen/native/transformers/attention.cpp).
+    The fused op, which was added in 2.5, is used unless a gradient is needed. Releases up to 2.12 use it only with
+    dropout 0, and in 2.5 and on macOS before 15 only with contiguous inputs. Before 2.12 grouped heads are repeated
+    for it (aten/src/ATen/native/transformers/attention.cpp).
     """
     if version < _FUSED:
         return _attention_before_2_5
@@ -152,9 +152,9 @@ _CHUNK = 3068
 def scores_bytes(version: tuple[int, int], query: Tensor, key: Tensor) -> int:
     """Return the bytes of the buffer that the fused op allocates for its scores (queries x keys of every head).
 
-    Up to 2.12 each of its kernels allocates them (sdpa_general_mps and the vector kernels of
-    operations/Attention.mm). From 2.13 on the kernels for prefill and for single queries do not, and the general
-    one computes half precisions in chunks.
+    Up to 2.12 each of its kernels allocates one (sdpa_general_mps and the vector kernels of
+    operations/Attention.mm). From 2.13 on the kernels for common head sizes allocate none (the result is 0), and the
+    general one computes half precisions in chunks of 3,068 query rows.
     """
     rows, keys = query.shape[-2], key.shape[-2]
     heads = query.numel() // max(rows * query.shape[-1], 1)

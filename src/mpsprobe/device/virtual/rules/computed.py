@@ -31,7 +31,10 @@ def conv_transpose(
 
 
 def flat(compute: Callable[..., Tensor]) -> Kernel:
-    """Return a function that computes a 1-D convolution as the CPU does, with results that are equal bit for bit."""
+    """Wrap a convolution of 2-D inputs of height 1 so that it runs in one dimension, as the CPU's own does.
+
+    The results are then equal to the CPU's bit for bit.
+    """
 
     def computed(x: Tensor, w: Tensor, *rest: Any) -> Tensor:
         rest = tuple(one[1:] if isinstance(one, (list, tuple)) else one for one in rest)
@@ -77,7 +80,10 @@ def conv_transpose_backward(
 
 
 def _bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """Compute `bincount` in the dtype of the weights, or in int32 (operations/SummaryOps.mm); the CPU uses float64."""
+    """Compute `bincount`; with weights in their dtype if it is float32, float16 or int32, else in int32.
+
+    The dtypes are those of operations/SummaryOps.mm.
+    """
     counted = aten.bincount.default(x, weights, minlength)
     if weights is None or not x.numel():
         return counted  # type: ignore[no-any-return]

@@ -47,8 +47,11 @@ class Contract:
         on_fail: `"raise"` as a Mac does, or `"collect"` to record failures and continue as if they were fixed.
         observer: An observer that is called with every finding.
 
+    Raises:
+        VirtualDeviceError: The release needs a newer macOS.
+
     Attributes:
-        findings: Everything that failed or fell back, in order.
+        findings: What failed, fell back or was passed to torch.compile, in order.
         refused: The dtypes that no result can have, each with the error message.
         questioned: The dtypes that this release or one of `alike` refuses.
         alike: Other releases that would have given the same answers so far (`ask`).
@@ -90,7 +93,7 @@ class Contract:
     # ----------------------------------------------------------------------------------------- other releases
 
     def follow(self, others: Iterable[Contract]) -> None:
-        """Set `alike` to other releases, and drop from it those whose answers differ from here on."""
+        """Compare with other releases from now on: `alike` keeps those that give the same answers (`ask`)."""
         self.alike = list(others)
         self.questioned = self.questioned.union(*(one.refused for one in self.alike))
 
@@ -113,7 +116,7 @@ class Contract:
         return sorted(name for name in elsewhere if schema.composite_key(f"aten::{name}"))
 
     def as_reported(self, finding: Finding) -> Finding:
-        """Return a finding of a session as this release would have worded it."""
+        """Return a finding of a release in `alike` as this release words it; only messages of missing ops differ."""
         if finding.kind != "missing-op":
             return finding
         text = messages.missing_op(finding.op, self.release.torch, self.release.wheel.git)
@@ -141,13 +144,15 @@ class Contract:
         return f"aten::{name}" in self._on_cpu
 
     def missing(self, op: Op) -> int:
-        """Decide what happens to an op without a kernel at the MPS key: it raises, or the CPU computes it.
+        """Decide what happens to an op without a kernel at the MPS key.
 
         Returns:
-            The flags of the op use.
+            The flag of the op use: RAISED for a missing op, or FALLBACK if the fallback is enabled; REDIRECTED for an
+            op that the release decomposes; FOREIGN for one that it does not have.
 
         Raises:
-            NotImplementedError: The op is missing; the message is the release's own.
+            NotImplementedError: The op is missing, the fallback is not enabled and failures are not collected; the
+                message is the release's own.
         """
         self.ask(lambda one: one.kernel_of(op))
         flags = self._missing(op)
@@ -170,7 +175,7 @@ class Contract:
         return OpFlag.FALLBACK if self.fallback else OpFlag.RAISED
 
     def check_sparse(self, op: Op, key: str) -> Exception | None:
-        """Return the error of an op on sparse tensors for which the release has no kernel; None where it has one.
+        """Record and return the error of an op on sparse tensors without a kernel; None where the release has one.
 
         Args:
             op: The op.
@@ -189,14 +194,16 @@ class Contract:
         return error
 
     def note_compiled(self) -> None:
-        """Record a finding for code that was passed to torch.compile and runs eagerly here."""
+        """Record once for each line that code was passed to torch.compile and runs eagerly here."""
         source = innermost_source()
         if source not in self._compiled:
             self._compiled.add(source)
             self._note(Finding("compile", "", COMPILED, FindingGrade.CERTAIN, source))
 
     def warn_fallback(self, op: Op, text: str = "") -> None:
-        """Warn that the CPU takes over: once, as PyTorch does, unless `torch.set_warn_always` is set.
+        """Warn that the CPU computes an op, and record it as a finding once for each op.
+
+        The warning is given once in a session, as by PyTorch, or every time with `torch.set_warn_always`.
 
         Args:
             op: The op that the CPU computes.
@@ -237,10 +244,13 @@ class Contract:
         )
 
     def check_arguments(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-        """Run the kernel's checks of its arguments.
+        """Run the checks that the op's kernel makes of its arguments.
+
+        The first check that refuses them raises PyTorch's error, unless failures are collected or the check leaves
+        the call to the CPU.
 
         Returns:
-            The flags of the op use: `OpFlag.FALLBACK` where the CPU takes over, else 0.
+            The flags of the op use: `OpFlag.FALLBACK` where the CPU computes it, else 0.
         """
         checks = self.checks(op)
         differing = [one for one in self.alike if one.checks(op) != checks]
@@ -280,10 +290,13 @@ class Contract:
         self.fail("generator", op.qualified, RuntimeError(text), FindingGrade.CERTAIN)
 
     def refuse(self, op: Op, result: Tensor) -> Tensor:
-        """Refuse a result with a dtype that MPS does not have; when collecting, return the nearest dtype that it has.
+        """Refuse a result with a dtype that the op cannot produce on MPS.
 
         Memory has no dtype: except for float64 and the dtypes of a later macOS, tensors of any dtype can be
         allocated and copied, and only computing fails (issue 176981).
+
+        Returns:
+            The result; where it was refused and failures are collected, converted to the nearest dtype of MPS.
         """
         dtype = result.dtype
         self.ask(lambda one: one._refusal(op, dtype))
@@ -307,13 +320,13 @@ class Contract:
         return TypeError, text
 
     def check_operand(self, op: Op, tensor: Tensor) -> bool:
-        """Refuse a tensor of a dtype that no kernel of the release can read or write.
+        """Refuse a tensor with a dtype that the op's kernels of the release cannot read or write.
 
         Copies and views are checked by `refuse`, not here. A contiguous tensor is filled with zeros whatever its
         dtype (fill_mps_tensor_, operations/ConstantOps.mm), and `.item()` copies one element to the host.
 
         Returns:
-            Whether it was refused (and the run continues because failures are collected).
+            Whether it was refused and the run continues, because failures are collected.
         """
         self.ask(lambda one: one._refused_operand(op, tensor))
         refusal = self._refused_operand(op, tensor)
@@ -338,7 +351,7 @@ class Contract:
         return self._untouchable(op, dtype)
 
     def check_unlikely(self, op: Op, tensors: Sequence[Tensor]) -> None:
-        """Refuse a call that the host cannot make either, where PyTorch's tests expect MPS to fail in its dtype."""
+        """Refuse a call that the host cannot compute, if PyTorch's tests expect MPS to fail in its dtypes too."""
         names = {messages.dtype_name(one.dtype) for one in tensors}
         self.ask(lambda one: one._unlikely(op, names))
         text = self._unlikely(op, names)
@@ -397,7 +410,7 @@ class Contract:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Continue after failures while the context lasts, as a Mac with the fixes applied would."""
+        """Record failures without raising them while the context lasts, as on a Mac with the fixes applied."""
         before, self._on_fail = self._on_fail, "collect"
         try:
             yield
@@ -413,7 +426,7 @@ class Contract:
 def _first(
     checks: Sequence[KernelCheck], call: limits.Call
 ) -> tuple[str, type[Exception], FindingGrade, bool] | None:
-    """Return the first check that refuses the arguments, because a kernel stops there; None when none does."""
+    """Return the message, error, grade and fallback of the first check that refuses the arguments; None for none."""
     for check in checks:
         text = check.test(call)
         if text is not None:
@@ -448,7 +461,7 @@ _NEAREST: dict[torch.dtype, torch.dtype] = {
 
 
 def nearest(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that MPS supports and that is nearest to a refused one."""
+    """Return the dtype of MPS to use instead of a refused one; float32 where no other is nearer."""
     return _NEAREST.get(dtype, torch.float32)
 
 
@@ -465,13 +478,13 @@ _forward: ForwardPlaces[str] = ForwardPlaces()
 
 
 def note_forward() -> None:
-    """Record the line of the op that is running, for findings in its backward."""
+    """Record the line of the op that is running, for findings in its backward; do nothing without gradients."""
     if torch.is_grad_enabled():
         _forward.note(innermost_source())
 
 
 def innermost_source() -> str:
-    """Return `file:line` of the innermost frame outside PyTorch and the virtual device; `""` for none.
+    """Return `file:line` of the innermost frame outside PyTorch and mpsprobe (except its models); `""` for none.
 
     In a backward pass it is the line of the forward op.
     """

@@ -408,7 +408,7 @@ _CHECKS: tuple[KernelCheck, ...] = (
 
 
 def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelCheck, ...]:
-    """Return the active checks for an op.
+    """Return the checks that an op's kernel makes of its arguments in a release on a macOS version.
 
     Args:
         op: The overload name, such as `"aten::mm"`.
@@ -427,10 +427,10 @@ def for_op(op: str, base: str, version: Minor, macos: Minor) -> tuple[KernelChec
 
 
 def _rules(op: str, version: Minor, macos: Minor) -> Iterator[dtypes.Rule]:
-    """Yield the rules for an op that need nothing but its arguments; rules for every op are applied in `wrap`.
+    """Yield the certain rules by which an op raises or falls back that can be tested on its arguments.
 
-    A message that begins with a colon follows a name in checks of PyTorch's common code, and the CPU's op gives it
-    too.
+    Rules for all ops are left out, because `Kernels.wrap` applies them, and so are those about outputs. Messages that
+    begin with a colon are left out too: they are from checks in PyTorch's common code, which the CPU's op also makes.
     """
     try:
         rules = dtypes.rules(op, f"{version[0]}.{version[1]}", f"{macos[0]}.{macos[1]}")

@@ -1,6 +1,7 @@
 """PyTorch's own messages, by release. Each function names the source of its message in PyTorch.
 
-The texts of memory stand in `unified_memory`, those of single kernels beside their checks in `contract` and `limits`.
+The messages about memory are in `unified_memory`, those of single kernels beside their checks in `contract` and
+`limits`.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ def lstm(
 class RootMeanSquareNorm:
     """Run `rms_norm` as a release does, by aten/src/ATen/native/layer_norm.cpp.
 
-    MPS has a fused kernel without a backward from 2.8 on (2.7 calls its code, but it is no op there). A Mac takes it
-    with a weight and without gradients only, and the composite otherwise; a Linux build of 2.9 or later takes the
-    fused op for all that reach the end of the function, and an earlier one never.
+    From 2.8 on MPS has a fused kernel, which has no backward (2.7 calls its code, but not as an op). A Mac uses it only
+    with a weight and without gradients, and decomposes the op otherwise. A Linux build calls the fused op whenever the
+    arguments are valid from 2.9 on, and never before.
 
     Args:
         kernels: The kernels that run the fused op, with the rules of the chosen release.
@@ -149,7 +149,10 @@ class Convolution:
     def _same_type(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Refuse tensors of two dtypes or devices; when collecting, convert them to one."""
+        """Raise for tensors of two dtypes on one device, and refuse those of two devices.
+
+        Where failures are collected, tensors of two devices are moved to `mps` and returned.
+        """
         others = [(weight, "weight")] + ([(bias, "bias")] if bias is not None else [])
         for other, what in others:
             if other.dtype is x.dtype and other.device == x.device:
@@ -216,7 +219,7 @@ _POWER_IN_HALF = (2, 11)
 
 
 def _ldexp(version: tuple[int, int]) -> dict[str, Kernel]:
-    """Return `ldexp` (BinaryOps.cpp), whose stub has no kernel of MPS; a build without MPS cannot ask."""
+    """Return the kernels of `ldexp`, computed as a product because its stub has no MPS kernel (BinaryOps.cpp)."""
 
     def power(x: Tensor, exponent: Tensor) -> Tensor:
         if version < _POWER_IN_HALF or not x.is_floating_point() or x.dtype is torch.float32:
@@ -236,9 +239,10 @@ def _ldexp(version: tuple[int, int]) -> dict[str, Kernel]:
 
 
 def _kaiser(kernels: Kernels) -> Kernel:
-    """Return `kaiser_window`, which calls a stub that no release registers a kernel of MPS for.
+    """Return `kaiser_window`, which fails on MPS for more than one element, because its stub has no kernel there.
 
-    No name of one is in the wheels of 2.6 to 2.15, so DispatchStub.cpp raises; a build without MPS has other words.
+    The wheels of 2.6 to 2.15 hold no name of such a kernel, so DispatchStub.cpp raises. A build without MPS has
+    another message.
     """
 
     def window(length: int, periodic: bool = True, beta: float = 12.0, **options: Any) -> Tensor:

@@ -41,15 +41,23 @@ class UnifiedMemory:
     The end of a storage cannot be observed, only queried (weak references), so the running sum is an upper bound.
     It is corrected before an error, before a caller gets it, and when it indicates a new peak.
 
-    Threads take turns: the one that samples memory sweeps while that of the model allocates, and a weak reference
-    that both released would corrupt the heap.
+    A lock lets one thread in at a time: the thread that samples memory sweeps while that of the model allocates, and
+    a weak reference that both released would corrupt the heap.
+
+    Args:
+        memory_gb: The Mac's memory in GiB.
+        macos: The macOS version, on which Metal's limits depend; None for one that is not known.
+        high: The high watermark ratio; see `set_high_watermark`.
+        binary_units: Whether PyTorch's messages write `GiB` instead of `GB`.
+        on_full: A function that is called with a kind of finding and the error instead of raising it.
 
     Attributes:
         recommended: Metal's recommendedMaxWorkingSetSize in bytes.
         longest: Metal's maxBufferLength in bytes; a buffer must be smaller.
         limit: The bytes that may be allocated; None without a limit.
         peak: The peak of the bytes in use, at most 2 % above the truth; exact from `mark` on.
-        refusal: The message that each use of the allocator raises because of its variables; empty for legal ones.
+        refusal: The message that the first use of the allocator raises because its environment variables are
+            invalid; empty for valid ones.
     """
 
     def __init__(
@@ -81,7 +89,7 @@ class UnifiedMemory:
         self.set_high_watermark(high)
 
     def set_high_watermark(self, ratio: float) -> None:
-        """Set the limit as PYTORCH_MPS_HIGH_WATERMARK_RATIO does; 0 means none.
+        """Set `limit` as PYTORCH_MPS_HIGH_WATERMARK_RATIO does: a ratio of `recommended`, or 0 for no limit.
 
         Raises:
             RuntimeError: The ratio is outside 0 to 2; the message is PyTorch's.
@@ -94,14 +102,15 @@ class UnifiedMemory:
         """Start the allocator, as the first use of it on a Mac does.
 
         Raises:
-            RuntimeError: The watermark ratios in the environment are invalid; the message is PyTorch's.
+            RuntimeError: The watermark ratios in the environment are invalid, and there is no `on_full`; the message
+                is PyTorch's.
         """
         if self.refusal:
             self._full("memory", RuntimeError(self.refusal))
             self.refusal = ""  # a run that goes on has reported it
 
     def restart_peak(self) -> None:
-        """Set the peak to the bytes in use."""
+        """Set the peak to the bytes in use now."""
         with self._lock:
             self.peak = self._bound = self.allocated()
 
@@ -137,14 +146,14 @@ class UnifiedMemory:
                     self._sweep()
 
     def _grow(self) -> None:
-        """Let the peak follow the sum, as far as the sum may claim it."""
+        """Raise the peak to the running sum; beyond `_bound` only after a sweep has shown that the sum is true."""
         if self._in_use > self._bound:
             self._claim_peak()
         else:
             self.peak = self._in_use
 
     def reserve(self, nbytes: int) -> None:
-        """Count memory that an op allocates while it runs and frees at its end.
+        """Count memory that an op allocates while it runs and frees at its end: it raises only the peak.
 
         Raises:
             RuntimeError: The memory cannot be allocated; see `track`.
