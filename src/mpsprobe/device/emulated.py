@@ -46,8 +46,8 @@ class Emulated:
     """The virtual device of a Mac, for use inside `opened`.
 
     Args:
-        mac: The Mac whose rules apply. A torch of `""` means the installed release, a macOS of `""` means 15.5, and
-            a memory of 0 means 64 GB.
+        mac: The Mac whose rules apply. A torch of `""` means the installed release; where macOS or the memory is
+            unknown, 15.5 and 64 GB are assumed.
         keep_going: Whether to record what the Mac refuses and continue as if it were fixed, instead of raising as a
             Mac does.
 

@@ -218,7 +218,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _perturb(model: torch.nn.Module) -> None:
-    """Change every floating-point weight up or down by 10 of its dtype's machine epsilons, relatively, by fixed seed."""
+    """Scale every floating-point weight by 1 plus or minus 10 machine epsilons of its dtype, with a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -69,7 +69,7 @@ class Bench:
     """Replay op uses in a worker, and word the results as checks.
 
     Attributes:
-        isolation: The worker.
+        isolation: The isolation, through which a worker process replays op uses.
         device: The name of the device, as in a run.
         evidence: The evidence of results on the device.
         mac: The target Mac.
@@ -145,10 +145,16 @@ class Bench:
         return [Measurement.of(*one, self.evidence, self.device) for one in found]
 
     def all(self, uses: Sequence[OpUse]) -> Result:
-        """Replay op uses until the budget is spent, the most suspect first, with one result for all.
+        """Replay op uses, the most suspect first, until the budget is spent, and return one result for all.
+
+        The budget begins after the first replay, which also starts the worker. If the worker fails later, the result
+        has the status `error` and keeps the earlier replays.
 
         Args:
             uses: Distinct op uses with verdicts.
+
+        Raises:
+            HarnessError: The worker failed at the first op use.
         """
         names = unique_names(uses)
         order = sorted(range(len(uses)), key=lambda index: _suspicion(uses[index]))
@@ -275,7 +281,7 @@ _VERDICTS = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UN
 
 
 def _suspicion(use: OpUse) -> tuple[int, int, int, int]:
-    """Return a sort key, most suspect first: bad verdicts, advisories that may apply, then the most calls."""
+    """Return a sort key, most suspect first: bad verdicts, then advisories, ops that are not simple, and calls."""
     verdict = _VERDICTS.index(use.verdict) if use.verdict in _VERDICTS else len(_VERDICTS)
     return (verdict, -len(use.advisories), is_simple(use.op), -use.count)
 

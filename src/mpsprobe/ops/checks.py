@@ -46,7 +46,8 @@ class Recorded:
         evidence: The evidence of the uses themselves.
         bench: The bench that replays them.
         host_events: The waits of the host and copies; None where the device does not report them.
-        hazards: Known faults that they meet, may meet, or would meet in a larger workload; the worst first.
+        hazards: Known faults that they meet, may meet, or would meet in a larger workload, the worst first; empty for
+            a device that dispatches other ops than a Mac.
     """
 
     judged: list[JudgedUse]
@@ -73,7 +74,7 @@ class Recorded:
 
 
 def recorded(recording: Recording, bench: Bench) -> Recorded:
-    """Judge the op uses of a target for a Mac, if they are those that a Mac would dispatch."""
+    """Return the op uses of a recording with their verdicts; without verdicts if a Mac would dispatch other ops."""
     asks_a_mac = bench.device in _AS_MPS
     if not asks_a_mac:
         judged = [JudgedUse(use) for use in recording.uses]
@@ -215,7 +216,10 @@ def _probes(link: Recorded) -> Result:
 
 
 def _found(link: Recorded, found: list[JudgedUse], status: Status, remedy: str) -> Result:
-    """Return a pass when no op use was found, else `status` with a table of those found."""
+    """Return a pass when no op use was found, else `status` with a table of those found.
+
+    The result is `unknown` for a device that dispatches other ops than a Mac.
+    """
     if not link.dispatches_as_mps:
         return Result(
             Status.UNKNOWN,

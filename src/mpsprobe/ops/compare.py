@@ -34,7 +34,7 @@ _COARSE = (2.5e-1, 1e-3)
 
 
 def tolerances(dtype: torch.dtype, scale: float, pointwise: bool) -> tuple[float, float]:
-    """Return (rtol, atol) for results of a dtype.
+    """Return (rtol, atol) for results of a dtype; both are 0 for integers and booleans.
 
     Args:
         dtype: The dtype of the op's result.
@@ -94,7 +94,7 @@ def compare(
 
 
 def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, off: torch.Tensor) -> str:
-    """Return the index of the largest difference with both values there, as text."""
+    """Return the index of the largest difference and both values there, as text; `""` when no element is off."""
     if not bool(off.any()):
         return ""
     amount = torch.where(torch.isfinite(found), difference, math.inf)
@@ -124,7 +124,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two tensors are equal element by element, with NaN equal to NaN."""
+    """Return whether two tensors have the same shape, dtype and values; a NaN equals a NaN, and 0 equals -0."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.is_floating_point() or one.is_complex():

@@ -35,12 +35,12 @@ _FAMILY = 3
 
 
 def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return op uses that represent all others, in order of first use, each with the calls that it represents.
+    """Return op uses that represent all others, in order of first use, with the calls of those that each represents.
 
-    Calls of one kind have the same op, dtypes, ranks, packing and pattern of other arguments. Of a kind whose
-    shapes differ in one growing size (a key-value cache), the smallest and the largest are kept; of simple ops
-    (views, allocations, pointwise ones) the first and the largest; of all others every shape, because a kernel may
-    be chosen by it.
+    Op uses of one kind have the same op, dtypes, ranks, packing and pattern of other arguments. Kinds of one or two op
+    uses are kept whole. Of simple ops (views, allocations, copies, pointwise ones) the smallest and the largest are
+    kept, and so they are of three or more op uses that differ in one size, such as the length of a key-value cache.
+    Of all others every shape is kept, because a kernel may be chosen by it.
 
     Args:
         uses: The op uses as recorded, one for each module and line.
@@ -56,9 +56,10 @@ def representatives(uses: Iterable[OpUse]) -> list[OpUse]:
 
 
 def by_signature(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return one op use for each distinct call, with the module and line of the first.
+    """Merge op uses with equal op, tensors and scalars into one, with the module and line of the first.
 
-    A model's layers repeat the same calls; a replay needs each of them once.
+    Their calls, FLOPs and bytes are added up. A model's layers repeat the same calls, and a replay needs each of them
+    only once.
     """
     merged: dict[bytes, OpUse] = {}
     for use in uses:
@@ -116,7 +117,7 @@ def _ends(uses: list[OpUse], ranked: list[OpUse]) -> list[tuple[OpUse, int]]:
 
 
 def _families(uses: list[OpUse]) -> list[dict[int, int]]:
-    """Group uses that are equal but for one size, as {index of the use: that size}; largest first."""
+    """Group uses whose shapes differ only in one size, as {index of the use: that size}; the largest group first."""
     masked: dict[tuple[Any, ...], dict[int, int]] = defaultdict(dict)
     for index, use in enumerate(uses):
         shapes = [tensor.shape for tensor in use.inputs]
@@ -131,7 +132,7 @@ def _elements(use: OpUse) -> int:
 
 
 def is_simple(op: str) -> bool:
-    """Return whether the op is a view, an allocation, a copy, or elementwise.
+    """Return whether the op is a view, an allocation, a fill, a copy, or elementwise.
 
     An op that the installed torch does not have does not count as simple.
     """
@@ -172,7 +173,7 @@ _LONGEST = 48
 
 
 def use_name(use: OpUse) -> str:
-    """Return `OP-DTYPES-SHAPES`, then other arguments and strides where there are any.
+    """Return the name `OP-DTYPES-SHAPES`, followed by `-ARGUMENTS` if there are other arguments.
 
     Runs of equal items are written once: `24x64*16` means sixteen tensors of that shape. A tensor that is not
     packed has its strides after its shape: `5x499x768~0.768.1`. A tensor without dimensions is `0d`.
@@ -210,7 +211,7 @@ def _runs(items: Iterable[str]) -> list[str]:
 
 
 def _arguments(use: OpUse) -> str:
-    """Return other arguments that distinguish one use from another, as `name=value`."""
+    """Return the arguments that are not tensors and do not state a place, as `name=value,...`, or their digest."""
     values = {
         name: value
         for name, value in use.scalars.items()
@@ -235,7 +236,7 @@ def _value(value: Any) -> str:
 
 
 def unique_names(uses: Sequence[OpUse]) -> list[str]:
-    """Return a name for each op use; equal names (of uses that differ in what a name leaves out) get a digest."""
+    """Return a name for each op use (see `use_name`); names that several op uses would have end with a digest."""
     names = [use_name(use) for use in uses]
     twice = {name for name in names if names.count(name) > 1}
     return [

@@ -1,7 +1,8 @@
 """Draw values for which an op is defined: indices in range, positive-definite matrices, probabilities, masks.
 
 A replay with values outside an op's domain shows nothing: a Cholesky factor of noise is NaN on every device. The
-rules are by op and argument; all other arguments get normal floats, small positive integers and random booleans.
+rules are by op and argument; all other arguments get normal floats, small positive integers and random booleans, and
+so do those for which a rule's function returns None.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mpsprobe.run import OpUse
 
 
 def below(limit: int, argument: Argument) -> torch.Tensor | None:
-    """Draw indices from 0 up to `limit`, exclusive."""
+    """Draw indices from 0 up to `limit`, exclusive; None for floats and booleans, which are no indices."""
     if argument.dtype.is_floating_point or argument.dtype is torch.bool:
         return None
     size = (argument.kept.flat.numel(),)
@@ -35,7 +36,10 @@ def into(holder: str, dim: str | int) -> Draw:
 
 
 def places(argument: Argument) -> torch.Tensor | None:
-    """Draw indices for scatter and similar ops without writing a place twice, because the result is undefined then."""
+    """Draw indices for scatter that write no place twice, because the result would be undefined.
+
+    Where there are more indices than places, or more than four million, places may repeat.
+    """
     holder = argument.others.get("self")
     if holder is None or not argument.shape or not holder.meta.shape:
         return below(1, argument)
@@ -50,7 +54,7 @@ def places(argument: Argument) -> torch.Tensor | None:
 
 
 def unique_places(argument: Argument) -> torch.Tensor | None:
-    """Draw one-dimensional indices without repeats, for index_copy and index_fill."""
+    """Draw one-dimensional indices for index_copy and index_fill, without repeats unless they outnumber the places."""
     holder = argument.others.get("self")
     limit = holder.meta.shape[argument.scalar("dim", 0)] if holder is not None and holder.meta.shape else 1
     count = math.prod(argument.shape)
@@ -60,13 +64,16 @@ def unique_places(argument: Argument) -> torch.Tensor | None:
 
 
 def vocabulary(argument: Argument) -> torch.Tensor | None:
-    """Draw indices of rows that the embedding's weight has."""
+    """Draw indices of rows of the embedding's weight, whose number in a backward op is the argument `num_weights`."""
     weight = argument.others.get("weight")
     return below(weight.meta.shape[0] if weight else argument.scalar("num_weights", 1), argument)
 
 
 def classes(argument: Argument) -> torch.Tensor | None:
-    """Draw targets of a loss; the classes are the second dimension of the input, or its only one."""
+    """Draw class indices as targets of a loss; the classes are the input's second dimension, or its only one.
+
+    The result is None for floating-point targets.
+    """
     shape = argument.others["self"].meta.shape
     if argument.dtype.is_floating_point:
         return None
@@ -111,7 +118,7 @@ def _recorded_trues(argument: Argument, dim: int) -> int | None:
 
 
 def _mask(argument: Argument, trues: int | None) -> torch.Tensor | None:
-    """Draw a mask with that many true elements in random places; random booleans when the number is unknown."""
+    """Draw a mask with `trues` true elements in random places; None when the number is unknown or impossible."""
     count = math.prod(argument.shape)
     if trues is None or not 0 <= trues <= count:
         return None
@@ -132,7 +139,10 @@ def mask_of_source(argument: Argument) -> torch.Tensor | None:
 
 
 def mask_of_result(argument: Argument) -> torch.Tensor | None:
-    """Draw a mask for nonzero and masked_select with as many true elements as the recorded result."""
+    """Draw a mask for nonzero and masked_select with as many true elements as the recorded result has rows.
+
+    For `nonzero` of numbers the true elements get positive integers or normal floats, and the others 0.
+    """
     came = (
         argument.use.outputs[0].shape[0] if argument.use.outputs and argument.use.outputs[0].shape else None
     )
@@ -143,7 +153,7 @@ def mask_of_result(argument: Argument) -> torch.Tensor | None:
 
 
 def repeats(argument: Argument) -> torch.Tensor | None:
-    """Draw repeats for repeat_interleave that add up to the size of the recorded result."""
+    """Draw repeats for repeat_interleave that add up to the length of the recorded result; None when it is unknown."""
     came = (
         argument.use.outputs[0].shape[0] if argument.use.outputs and argument.use.outputs[0].shape else None
     )
@@ -188,7 +198,7 @@ def _fill(argument: Argument) -> None:
 
 
 def _through_overlap(argument: Argument, values: torch.Tensor) -> None:
-    """Write values to an expanded tensor: one of the elements that share memory determines the value of all."""
+    """Write values to a tensor with overlapping memory; of an expanded dimension the first element counts."""
     meta = argument.kept.meta
     shape = [1 if stride == 0 else size for size, stride in zip(meta.shape, meta.strides, strict=True)]
     view = argument.kept.flat.as_strided(shape, meta.strides, argument.kept.offset)

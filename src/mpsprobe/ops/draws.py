@@ -72,7 +72,7 @@ def dtype_of(meta: TensorMeta) -> torch.dtype:
 
 
 def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
-    """Return the number of elements in the smallest storage that holds the tensor.
+    """Return the number of elements in the smallest storage that holds the tensor, or one of `shape` and its strides.
 
     Raises:
         CannotRebuildError: The tensor has no strides (sparse or nested), or negative ones.
@@ -88,12 +88,12 @@ def span(meta: TensorMeta, shape: tuple[int, ...] | None = None) -> int:
 
 
 def overlaps(meta: TensorMeta) -> bool:
-    """Return whether two elements share memory (an expanded tensor, a sliding window)."""
+    """Return whether the tensor has more elements than its memory, such as an expanded tensor or a sliding window."""
     return span(meta) < math.prod(meta.shape)
 
 
 def nbytes(meta: TensorMeta) -> int:
-    """Return the size of the packed tensor in bytes."""
+    """Return the size in bytes of the tensor's elements, as if they were contiguous."""
     return math.prod(meta.shape) * dtype_of(meta).itemsize
 
 
@@ -149,7 +149,10 @@ Draw = Callable[[Argument], "torch.Tensor | None"]
 
 
 def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw normal floats, integers from 1 to 8 (so that no division is by zero), or random booleans."""
+    """Draw values by the argument's dtype: normal floats or complex numbers, integers from 1 to 8, or booleans.
+
+    No integer is 0, so that nothing is divided by zero.
+    """
     dtype, generator = argument.dtype, argument.generator
     if dtype is torch.bool:
         return torch.rand(shape, generator=generator) < 0.5
@@ -161,7 +164,7 @@ def plain(argument: Argument, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def uniform(low: float, high: float) -> Draw:
-    """Return a function that draws floats between `low` and `high`."""
+    """Return a function that draws floats between `low` and `high`, and returns None for another dtype."""
 
     def draw(argument: Argument) -> torch.Tensor | None:
         if not argument.dtype.is_floating_point:
@@ -173,7 +176,7 @@ def uniform(low: float, high: float) -> Draw:
 
 
 def away_from_zero(argument: Argument) -> torch.Tensor | None:
-    """Draw a divisor: 0.5 to 2 of either sign."""
+    """Draw floats with magnitudes from 0.5 to 2 and either sign, for divisors; None for another dtype."""
     if not argument.dtype.is_floating_point:
         return None
     size = (argument.kept.flat.numel(),)
@@ -182,7 +185,10 @@ def away_from_zero(argument: Argument) -> torch.Tensor | None:
 
 
 def distinct(argument: Argument) -> torch.Tensor | None:
-    """Draw values without ties, as far as the dtype allows, because the order of equal elements is undefined."""
+    """Draw values without ties where the dtype has enough of them, because the order of equal elements is undefined.
+
+    Float16 and bfloat16 give 14,000 different values. None for booleans.
+    """
     count, dtype = argument.kept.flat.numel(), argument.dtype
     order = torch.randperm(count, generator=argument.generator)
     if dtype in (torch.float16, torch.bfloat16):
@@ -198,7 +204,10 @@ def distinct(argument: Argument) -> torch.Tensor | None:
 
 
 def scaled(argument: Argument) -> torch.Tensor | None:
-    """Draw a factor so small that the results of the product are about 1, and a missing bias shows."""
+    """Draw the second factor of a product, so small that results are about 1 and a missing bias would show.
+
+    None for another dtype than floating point, and for fewer than two dimensions.
+    """
     if not argument.dtype.is_floating_point or len(argument.shape) < 2:
         return None
     summed: int = SUMMED[stem(argument.use.op), argument.name](argument.shape)
@@ -233,12 +242,12 @@ SUMMED: dict[tuple[str, str], Callable[[_Shape], int]] = {
 
 
 def ascending(argument: Argument) -> torch.Tensor | None:
-    """Draw values sorted along the last dimension."""
+    """Draw values that ascend along the last dimension, as a sorted sequence must."""
     return plain(argument, argument.shape).sort(-1).values
 
 
 def _square(argument: Argument) -> torch.Tensor | None:
-    """Draw normal values in the shape of square matrices, in float64; None for another shape."""
+    """Draw normal values in float64; None for fewer than two dimensions, or a dtype other than floating point."""
     shape = argument.shape
     if len(shape) < 2 or not argument.dtype.is_floating_point:
         return None
@@ -255,7 +264,7 @@ def positive_definite(argument: Argument) -> torch.Tensor | None:
 
 
 def cholesky_factor(argument: Argument) -> torch.Tensor | None:
-    """Draw the factor of a positive definite matrix, lower or upper as the op's argument requires."""
+    """Draw the Cholesky factor of a positive definite matrix: upper if the op's `upper` is true, else lower."""
     matrix = positive_definite(argument)
     if matrix is None:
         return None
@@ -264,7 +273,10 @@ def cholesky_factor(argument: Argument) -> torch.Tensor | None:
 
 
 def well_conditioned(argument: Argument) -> torch.Tensor | None:
-    """Draw a matrix of 2 on the diagonal plus noise: far from singular, so that rounding stays small."""
+    """Draw a square matrix of noise plus 2 on the diagonal: far from singular, so that rounding stays small.
+
+    None for a shape or dtype that has no such matrix.
+    """
     noise = _square(argument)
     if noise is None or noise.shape[-1] != noise.shape[-2]:
         return None
@@ -273,7 +285,7 @@ def well_conditioned(argument: Argument) -> torch.Tensor | None:
 
 
 def triangular(argument: Argument) -> torch.Tensor | None:
-    """Draw the lower or upper part of a well-conditioned matrix, as the op's argument requires."""
+    """Draw the upper part of a well-conditioned matrix, or the lower one if the op's `upper` is false."""
     matrix = well_conditioned(argument)
     if matrix is None:
         return None

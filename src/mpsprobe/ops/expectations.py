@@ -68,12 +68,15 @@ class Expectations:
     skips: dict[str, str] = field(default_factory=dict)
 
     def skip(self, id_: str) -> str | None:
-        """Return the reason for skipping a check; None when it is not skipped."""
+        """Return a sentence with the reason for skipping a check; None when it is not skipped."""
         reason = _find(self.skips, id_)
         return None if reason is None else f"A crash is expected{f': {reason}' if reason else ''}."
 
     def judged(self, id_: str, result: Result) -> Result:
-        """Adjust a result to the expectations: a known failure becomes a warning, and so does its absence."""
+        """Return a result as a warning if its check is expected to fail, whether it fails or not.
+
+        Other results, and one that is neither a pass nor a failure, are returned unchanged.
+        """
         reason = _find(self.xfails, id_)
         if reason is None:
             return result
@@ -108,10 +111,10 @@ class Files:
 
 
 def read(xfails: Path | None = None, skips: Path | None = None) -> Files:
-    """Read the given files.
+    """Read the expectation files; None stands for a file without entries.
 
     Raises:
-        UsageError: A file is missing, or does not fit the schema.
+        UsageError: A file is missing, does not fit the schema, or holds a version specifier that is not valid.
     """
     return Files(_entries(xfails), _entries(skips))
 

@@ -1,8 +1,7 @@
 """Run op uses in a separate process: an abort, a segmentation fault or a hang costs one answer and one worker.
 
-One warm worker serves one request at a time, because there is one device. `pebble` was not chosen: it shares the
-parent's stderr among its workers, although the output before an abort must be told apart, and it has no memory
-limit.
+One warm worker serves one request at a time, because there is one device. `pebble` was not chosen: its workers share
+the parent's stderr, so the output before an abort could not be assigned to a request, and it has no memory limit.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Isolation:
         started: The number of workers started so far.
 
     Args:
-        setup: The device.
+        setup: The first message to each worker: the device, its rules and the memory of an op use.
         op_limit_s: The time limit of one request in seconds.
         command: The command to start instead of the worker, followed by the numbers of two pipes.
     """
@@ -82,7 +81,9 @@ class Isolation:
         self._worker: _Worker | None = None
 
     def replay(self, request: Request) -> Replay:
-        """Replay one op use, and return an answer even if the worker dies.
+        """Replay one op use, and return an answer even if the worker dies or must be ended.
+
+        The answer holds the worker's output unless the op use ran natively. A worker that ran out of memory is ended.
 
         Raises:
             HarnessError: No worker can be started.
@@ -107,7 +108,7 @@ class Isolation:
         return answer
 
     def probe(self, name: str) -> ProbeAnswer:
-        """Run one advisory's probe, and return an answer even if the worker dies.
+        """Run one advisory's probe, and return an answer even if the worker dies, which counts as `"bad"`.
 
         Raises:
             HarnessError: No worker can be started.
@@ -215,7 +216,7 @@ class _Worker:
             self._died()
 
     def _died(self) -> Any:
-        """Return how the process ended, after its pipe was closed."""
+        """Wait for the process, whose pipe is closed, and raise `_Died` with how it ended."""
         code = self._process.wait()
         name = _signal_name(-code) if code < 0 else ""
         raise _Died(
@@ -245,14 +246,17 @@ class _Worker:
         return os.fstat(self._log.fileno()).st_size
 
     def output(self, since: int) -> str:
-        """Return the last lines that the process has written after the first `since` bytes."""
+        """Return the last 30 lines that the process has written after the first `since` bytes.
+
+        Frames of mpsprobe's own code in a dumped stack are left out.
+        """
         size = self.written() - since
         text = os.pread(self._log.fileno(), min(size, 1 << 16), self.written() - min(size, 1 << 16))
         lines = text.decode(errors="replace").strip().splitlines()
         return "\n".join([line for line in lines if not _OUR_FRAME.search(line)][-_OUTPUT_LINES:])
 
     def end(self) -> None:
-        """Close the pipes, wait for the process to end, and discard its output."""
+        """Close the pipes, kill the process if it does not end in half a second, and discard its output."""
         for fd in (self._out, self._in):
             with contextlib.suppress(OSError):
                 os.close(fd)

@@ -143,7 +143,7 @@ def opened(setup: Setup) -> Iterator[Place]:
 
 
 def on_cpu(func: OpOverload) -> Callable[..., Any]:
-    """Return the function that computes an op on the CPU: the op itself, or its equivalent where only MPS has it."""
+    """Return the function that computes an op on the CPU: its entry in `COMPUTED_BY`, or else the op itself."""
     schema = func._schema
     name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
     return COMPUTED_BY.get(name, func)

@@ -18,7 +18,10 @@ from mpsprobe.run import OpUse
 
 
 class ReplayOutcome(str, enum.Enum):
-    """What a replay found; where several outcomes apply, the last of them in this order."""
+    """What a replay found. Where several outcomes apply, it is the last in this order.
+
+    There is one exception: a fallback or varying results count more than a missing reference (`UNKNOWN`).
+    """
 
     NATIVE = "native"  #: ran, and its values agree with the reference
     SLOWER = "slower"  #: ran and agrees, but the CPU of this machine is faster
@@ -56,7 +59,7 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, tag="replay"):
-    """A request to replay one op use."""
+    """A request to replay one op use, with the seed of its inputs."""
 
     use: OpUse
     seed: int
@@ -107,7 +110,7 @@ class ElementComparison(msgspec.Struct, frozen=True):
 
     @property
     def excused(self) -> bool:
-        """Return whether rounding explains the difference: the CPU in this dtype is off by about as much."""
+        """Return whether rounding explains the difference: it is at most four times the CPU's own in this dtype."""
         return self.noise is not None and self.difference <= _NOISE_FACTOR * self.noise
 
     @property
@@ -126,7 +129,8 @@ class CallTiming(msgspec.Struct, frozen=True):
     Attributes:
         device_s: The time on the device.
         cpu_s: The time on this machine's CPU with the same shapes and dtype; None when the CPU cannot compute it.
-        launch_s: The time of the smallest op on the device. Up to a few times this the device waits for the host.
+        launch_s: The time of the smallest op on the device. A call that takes no more than three times as long mostly
+            waits for the host.
     """
 
     device_s: float
@@ -135,7 +139,7 @@ class CallTiming(msgspec.Struct, frozen=True):
 
     @property
     def slower(self) -> bool:
-        """Return whether the CPU is clearly faster, and not only because a launch takes longer than the work."""
+        """Return whether the device takes over 1.2 times the CPU's time, and over three times that of a launch."""
         return (
             self.cpu_s is not None
             and self.device_s > _SLOWER * self.cpu_s
@@ -150,19 +154,19 @@ class Replay(msgspec.Struct, tag="answer", kw_only=True):
     """The results of replaying one op use.
 
     Attributes:
-        outcome: The worst outcome.
+        outcome: The outcome; see `ReplayOutcome` for which one where several apply.
         message: One line that explains it; empty for a plain pass.
-        error: The whole text of the exception.
-        comparisons: One comparison for each tensor result.
-        compared: The reason why there are none; empty when there are.
+        error: The whole text of the exception; empty for none.
+        comparisons: One comparison for each tensor result that has elements and one correct value.
+        compared: The reason why there are no comparisons; empty when there are.
         repeatable: Whether two runs gave the same bits; None when that was not tested.
         fallbacks: The ops that the CPU computed.
         copied_bytes: The least number of bytes that one call copies between device and host because of that.
         timing: The time of a call, where it was measured.
         output: The last lines of output of the op's process.
-        signal: The signal that ended its process.
-        spent_s: The wall time of the whole replay in seconds.
-        spoilt: Whether the worker should be replaced (out of memory).
+        signal: The signal or exit status that ended its process; empty when it answered.
+        spent_s: The wall time of the whole replay in seconds; 0 when it ended early.
+        spoilt: Whether the worker must be replaced, because it ran out of memory.
     """
 
     outcome: ReplayOutcome = ReplayOutcome.NATIVE
@@ -229,7 +233,7 @@ def send(fd: int, message: Any) -> None:
 
 
 def receive(fd: int, kind: type[_Message] | Any) -> Any:
-    """Read one message from a pipe, however long that takes.
+    """Wait for one message from a pipe, and return it decoded as `kind`.
 
     Raises:
         ClosedError: The other side has closed the pipe.

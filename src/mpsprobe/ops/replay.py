@@ -59,12 +59,12 @@ class _Ran:
 
 
 def replay(request: Request, place: Place, memory_bytes: int) -> Replay:
-    """Rebuild the inputs of an op use, run it, and return the outcome.
+    """Rebuild the inputs of an op use, run it on the device and the CPU, and return what was found.
 
     Args:
         request: The op use and the seed.
         place: The device.
-        memory_bytes: The bytes that may be allocated; a reference that needs more is left out.
+        memory_bytes: The bytes that may be allocated; a float64 reference that needs more is not computed.
     """
     began = time.perf_counter()
     try:
@@ -108,7 +108,16 @@ def _run(
     synchronize: Callable[[], None] | None = None,
     dtype: torch.dtype | None = None,
 ) -> _Ran:
-    """Run an op on new arguments, and copy the results to the CPU."""
+    """Run an op on new arguments, and return its results on the CPU, or whatever exception it raised.
+
+    Args:
+        choose: A function that returns the function to call.
+        inputs: The arguments of the op use.
+        device: The device of the arguments.
+        seed: A seed to set before the call; None for an op that draws no random numbers.
+        synchronize: A function that waits for the device; None for the CPU.
+        dtype: Another dtype for floating-point values; None for their own.
+    """
     try:
         args, kwargs, written = inputs.make(device, dtype)
         if seed is not None:  # takes as long as a small op, so only for random ops
@@ -123,7 +132,7 @@ def _run(
 
 
 def _own_values(inputs: ReplayInputs, result: Any) -> Any:
-    """Return the result without the parts that only the backward pass reads, in which correct runs may differ."""
+    """Return the result without its bookkeeping and what was not requested, in which correct runs may differ."""
     if not isinstance(result, (list, tuple)):
         return result
     scalars = inputs.use.scalars
@@ -180,7 +189,10 @@ def _judge_values(
     *,
     random: bool,
 ) -> None:
-    """Compare the results with the reference, and set the verdict in `answer`, or the reason why there is none."""
+    """Compare the results with the reference, and add the comparisons to `answer`, or the reason why there are none.
+
+    Other shapes than the reference's set the outcome to `WRONG`.
+    """
     base = domains.base_name(request.use.op)
     if base.strip("_").startswith(_UNDEFINED):
         answer.compared = "its values are not defined"
@@ -215,8 +227,9 @@ def _reference(
 ) -> tuple[list[torch.Tensor] | None, str]:
     """Return the results to compare with, or the reason why there are none.
 
-    They are in float64 where an op computes with floats, and in its own dtype where float64 is meaningless: for
-    integers, flags, and indices that follow from comparisons of floats.
+    They are in float64 where an op computes with floats and the memory allows it. They are in its own dtype where
+    float64 is meaningless (integers, booleans, and indices that follow from comparisons of floats), and where there is
+    no room for float64 or no kernel.
     """
     use = request.use
     wide = any(kept.flat.is_floating_point() or kept.flat.is_complex() for kept in inputs.tensors)
@@ -353,7 +366,7 @@ _LEAST, _MOST = 3, 200
 
 
 def measure(inputs: ReplayInputs, place: Place, cpu: Callable[..., Any] | None) -> CallTiming:
-    """Return the median seconds of one warm call followed by a wait, as a model that needs the result pays them.
+    """Return the median times of one warm call and the wait for its result, on the device, the CPU, and of a launch.
 
     Args:
         inputs: The arguments of the op use.

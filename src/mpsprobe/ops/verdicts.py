@@ -92,7 +92,7 @@ def hazards(judged: Sequence[JudgedUse], longest: int | None = None) -> list[Haz
 
 
 def acts(advisory: Advisory) -> bool:
-    """Return whether an advisory that is met changes the verdict of an op use."""
+    """Return whether an advisory that is met changes an op use's verdict: by its symptom, and unless it is minor."""
     return advisory.symptom in _VERDICTS and advisory.severity is not Severity.LOW
 
 
@@ -191,7 +191,7 @@ def _is_near(match: Match, longest: int | None) -> bool:
 
 
 def _of_support(op: str, verdict: OpVerdict, via: str, mac: Mac) -> tuple[str, bool]:
-    """Return the reason why an op is not native, and whether that is certain."""
+    """Return the reason why an op is not native (`""` if it is), and whether the table is certain of its support."""
     if verdict is OpVerdict.UNKNOWN:
         return "not an ATen op of any known release: a third party's, or a newer torch's", False
     support = ops.release(mac.torch).lookup(op)

@@ -33,7 +33,11 @@ _OWN = frozenset(
 
 
 def main(given: int, taken: int) -> None:
-    """Receive requests from the pipe `given` and answer them on the pipe `taken`, until the parent closes it."""
+    """Receive requests from the pipe `given`, and answer them on the pipe `taken`.
+
+    It returns only when the device cannot be opened; when the parent closes a pipe, `protocol.ClosedError` passes
+    through.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # lets the parent ask where it hangs
@@ -76,7 +80,7 @@ def _import_namespace(name: str) -> None:
 
 
 def _limit_memory(setup: Setup, more: int) -> None:
-    """Allow `more` bytes to be allocated from here on, where the system can enforce that.
+    """Allow at most `more` further bytes to be allocated, where the system can enforce that.
 
     An op that allocates without end then raises, instead of exhausting the machine. macOS does not enforce a limit
     of the address space, and CUDA maps more of it than the machine has memory; there the parent watches the memory.

@@ -31,9 +31,8 @@ _HARNESS_FRAME = re.compile(
 #: The beginning of faulthandler's output, and of the stack of the thread that died.
 _FATAL, _CURRENT = "Fatal Python error:", "Current thread"
 
-#: This program waits for the end of a pipe whose other end only the supervisor holds, and then ends the child's process
-# group. So no
-#: child outlives a supervisor that was killed, whatever the child is doing and on every system.
+#: This program waits for the end of a pipe whose other end only the supervisor holds, and then ends the child's
+#: process group. So no child outlives a supervisor that was killed, whatever the child is doing and on every system.
 _GUARD = """
 import os, signal, sys
 sys.stdin.buffer.read()
@@ -66,8 +65,8 @@ class Interrupts:
     held back.
 
     Args:
-        to_the_end: Whether the process ends with the context. Signals are then ignored from its end on, because all
-            output is written and a signal during Python's shutdown would only change the exit status.
+        to_the_end: Whether the process ends after the context. Signals are then ignored after it, because all output
+            is written and a signal during Python's shutdown would only change the exit status.
     """
 
     _active: Interrupts | None = None
@@ -106,8 +105,10 @@ class Interrupts:
 class UserInterrupt:
     """Distinguish an interrupt of the user from a KeyboardInterrupt that the target raises itself.
 
+    It works in the main thread and with Python's own handler of SIGINT; elsewhere `received` stays False.
+
     Attributes:
-        received: Whether the process has got SIGINT in the meantime.
+        received: Whether the process got SIGINT while the context lasted.
     """
 
     def __init__(self) -> None:
@@ -126,7 +127,7 @@ class UserInterrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def is_behind(self, problem: BaseException) -> bool:
-        """Return whether the user's interrupt caused an exception."""
+        """Return whether an exception is a KeyboardInterrupt and the process got SIGINT."""
         return self.received and isinstance(problem, KeyboardInterrupt)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -136,6 +137,11 @@ class UserInterrupt:
 
 class Child:
     """Run a child process that may crash or hang. Its output goes to files, and everything it started ends with it.
+
+    Args:
+        folder: The existing folder for the files.
+        command: The command and its arguments.
+        environment: The child's variables; those that make Python write its stack after a crash are added.
 
     Attributes:
         folder: The existing folder in which child.out and child.err are written.
@@ -151,7 +157,7 @@ class Child:
         }
 
     def run(self, poll: Callable[[], float]) -> Ending:
-        """Run the child to its end.
+        """Run the child until it ends by itself, its time is up or the user stops this process; return how it ended.
 
         Args:
             poll: A function that is called repeatedly while the child runs, and returns the seconds that it still

@@ -35,7 +35,7 @@ _PYTEST_USAGE = 4
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Lock a folder of reports against other runs while the context lasts.
+    """Lock a folder of reports against other runs while the context lasts, by a lock file in it.
 
     Raises:
         UsageError: Another run writes there (the message names it and its start), or the folder cannot be
@@ -101,6 +101,7 @@ class Supervisor:
     Attributes:
         folder: The existing folder in which the journal, child.out and child.err are written.
         on_event: A function that is called with every event of the journal as it is read.
+        journal: The path of the journal.
     """
 
     def __init__(self, folder: Path, on_event: Callable[[journal.Event], None]) -> None:
@@ -114,10 +115,11 @@ class Supervisor:
         self._tail = b""
 
     def run(self, arguments: Sequence[str]) -> Run:
-        """Run the suite with these pytest arguments, until it ends or the child dies.
+        """Run the suite with these pytest arguments until it ends or the child dies, and return the run.
 
         Raises:
             NotBegunError: The user stopped it before the run began.
+            UsageError: pytest refused an argument.
             SurroundingsError: A package or a variable of this environment kept it from starting.
             HarnessError: The child ended before the run began; the message holds its last lines of output.
         """
@@ -167,7 +169,7 @@ class Supervisor:
                 self.on_event(event)
 
     def _account(self, child: Child, ending: Ending) -> Run:
-        """Build the final run, recording how it was cut off, if it was."""
+        """Return the run that the journal holds, with its interruption if the child ended before the run was whole."""
         if self._reading.run is None:
             raise self._not_started(child, ending)
         if self._reading.whole:

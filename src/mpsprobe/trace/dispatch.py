@@ -1,8 +1,8 @@
 """The recorder's ways in: a dispatch hook on a real device, and the reports of the virtual device's kernel.
 
-The hook is in every thread that runs a module. It records the ops for which the device's kernels are called, below
-autograd and below composite ops. `watched` runs it around the target's own code, so that after a crash or a kill
-the flight recorder's file names the op in flight. `RecorderObserver` implements
+The hook is active in every thread that runs a module. It records the ops for which the device's kernels are called,
+below autograd and below composite ops. `watched` puts a simpler hook around the target's own code, so that after a
+crash or a kill the flight recorder's file names the op in flight. `RecorderObserver` implements
 `mpsprobe.device.virtual.observer.Observer`.
 """
 
@@ -39,7 +39,7 @@ def record(
 
     Args:
         model: The model that names the modules; see `ModulePaths`.
-        flight: The flight recorder for the op about to run.
+        flight: The flight recorder for the op about to run; None for none.
         limit: The greatest number of distinct uses to keep.
 
     Yields:
@@ -59,8 +59,8 @@ def record(
 def eager() -> Iterator[None]:
     """Run compiled functions eagerly while the context lasts, because the compiler would trace the hook too.
 
-    Nothing is compiled before the compiler is imported, and that takes as long as importing torch does. Most targets
-    never do it, so the compiler is told once somebody imports it.
+    Importing the compiler takes as long as importing torch does, and most targets never import it. So it is made eager
+    only when some code imports it. Before torch 2.6 nothing can be done, and compiled functions stay compiled.
     """
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         yield
@@ -78,7 +78,7 @@ def eager() -> Iterator[None]:
 
 
 class _EagerOnceImported(OnImport):
-    """Make the compiler run everything eagerly as soon as somebody imports it."""
+    """Make the compiler run everything eagerly as soon as some code imports it."""
 
     def __init__(self) -> None:
         super().__init__("torch._dynamo", self._told)
@@ -199,7 +199,8 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
     """Write every op that is about to run to `flight` while the context lasts.
 
     The file stays when the process dies or is interrupted from outside (a limit, Ctrl-C). It is removed when the
-    block ends by itself, so that a later crash is not blamed on an op that has returned.
+    block ends by itself or by an `Exception`, so that a later crash is not blamed on an op that has returned. Where
+    the file cannot be written, nothing is recorded.
 
     Args:
         flight: The path of the file; None to record nothing.
@@ -226,8 +227,8 @@ def watched(flight: Path | None, model: nn.Module | None = None) -> Iterator[Non
 class _Hook(DispatchHook):
     """Record each op as it arrives, without changing how it runs.
 
-    Unlike a recording it keeps composite ops and tensor subclasses whole, because it watches the target's own run,
-    and `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
+    Unlike `DispatchHook` it does not take composite ops and tensor subclasses apart, because it watches the target's
+    own run, and `aten::scaled_dot_product_attention` means more to a reader than the view that came last.
     """
 
     @classmethod
@@ -295,11 +296,11 @@ class RecorderObserver:
         self._note(direction, nbytes)
 
     def finding(self, finding: Any) -> None:
-        """Record a failure or a fallback at the line that is running."""
+        """Append a finding of the virtual device to `findings`."""
         self.findings.append(finding)
 
     def host_events(self) -> list[HostEvent]:
-        """Return waits and copies in the order in which they first occurred."""
+        """Return the waits and copies, one for each kind, module and line, in the order of their first occurrence."""
         return list(self._events.values())
 
     def _note(self, kind: str, nbytes: int) -> None:

@@ -77,6 +77,7 @@ class FlightRecorder:
 
     Raises:
         OSError: The file cannot be written.
+        ValueError: `slots` is not a power of two, or less than 2.
     """
 
     begin: Callable[[int], int]
@@ -96,7 +97,10 @@ class FlightRecorder:
         self.begin, self.end = _writers(view[:_HEADER_BYTES].cast("Q"), view[_HEADER_BYTES:].cast("I"), slots)
 
     def name(self, use: int, op: str, inputs: str, module: str, source: str) -> None:
-        """Record the name of a use once, before its first `begin`. It costs one write to the file."""
+        """Write the name of a use to the file, which is done once, before the first `begin` of the use.
+
+        A full disk loses only the name.
+        """
         line = f"{use}\t{op}\t{inputs}\t{module}\t{source}"
         if line.count("\t") != 4 or "\n" in line:
             fields = (str(use), op, inputs, module, source)
@@ -182,7 +186,9 @@ _OPS = 6
 
 
 def last_ops(path: Path, *, raised: bool = False) -> str:
-    """Describe the last ops in order, one a line, the one in flight first; `""` when nothing was recorded.
+    """Return lines that name the op in flight, or else the last op, and then list the last six ops in order.
+
+    The text is `""` when there is no file of a flight recorder, or no op in it.
 
     On a device with a queue, such as MPS, an op returns before its kernel runs, so any of the last few ops
     may be to blame.

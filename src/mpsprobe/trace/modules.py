@@ -106,7 +106,10 @@ class ModulePaths:
                 self._names.setdefault(module, []).append(path)
 
     def _first_call(self, parent: CallNode, module: nn.Module) -> CallNode:
-        """Return the node of a module that has not been called from `parent`, or that is known by its class."""
+        """Return the node of a module that `parent` calls for the first time, or that is identified by its class.
+
+        A model that is first called outside any module is adopted if no model was given.
+        """
         if module not in self._known and self._adopts and parent.parent is None:
             self._add(type(module).__name__, module)
         key = module if module in self._known else type(module)

@@ -1,8 +1,8 @@
 """Read the lines of PYTORCH_MPS_LOG_PROFILE_INFO: which ops PyTorch itself says that the CPU ran for the GPU.
 
-The forms are those of ATen/mps/MPSProfiler.mm; its format strings are alike in the macOS wheels of torch 2.1.2, 2.5.1,
-2.6.0, 2.8.0, 2.11.0, 2.13.0 and 2.15.0. With 4 among the variable's bits there is a line for each run of an op on the
-CPU, with 64 (or 8) a table when the process ends. Ops are named without their overload.
+The formats are those of ATen/mps/MPSProfiler.mm; its format strings are the same in the macOS wheels of torch 2.1.2,
+2.5.1, 2.6.0, 2.8.0, 2.11.0, 2.13.0 and 2.15.0. If the variable has the bit 4, there is a line for each run of an op on
+the CPU; with the bit 64 (or 8) there is a table when the process ends. Ops are named without their overload.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Log:
 
 
 def read(path: Path) -> list[LoggedFallback]:
-    """Return the fallbacks that PyTorch logged in a file of a process's stderr; empty where it cannot be read."""
+    """Return the fallbacks in the first 256 MiB of a process's stderr; none where the file cannot be read."""
     try:
         with path.open("rb") as file:
             return fallbacks(line.decode(errors="replace") for line in _bounded(file))
@@ -62,9 +62,10 @@ def read(path: Path) -> list[LoggedFallback]:
 
 
 def fallbacks(lines: Iterable[str]) -> list[LoggedFallback]:
-    """Return the fallbacks that the lines of a log state, by time or by number of runs, largest first.
+    """Return the fallbacks in the lines of a log, those with the longest time first, then those with the most runs.
 
-    Where it has both the lines of runs and the table, they tell the same runs: the larger number of runs counts.
+    The lines of runs and the table describe the same runs, so of a log that has both, the one with more runs of an op
+    counts.
     """
     log, head, in_table = _Log(), 0, False
     for line in lines:

@@ -132,9 +132,18 @@ class Recorder:
     def count(
         self, node: CallNode, plan: RecordingPlan, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     ) -> Use:
-        """Count an op like `enter`, for a caller that knows the module and the plan. It must be fast.
+        """Count an op like `enter`, for a caller that knows the module and the plan.
 
-        It runs for every op. The search for the source line begins at the caller's caller.
+        It must be fast, because it runs for every op. The search for the source line begins at the caller's caller.
+
+        Args:
+            node: The innermost module.
+            plan: The plan of the overload.
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+
+        Returns:
+            The use to pass to `leave` or `failed`.
         """
         # The common kinds of arguments are handled here, flat: a nested tuple for each tensor, and a call of freeze(),
         # would cost more than everything else.
@@ -173,7 +182,8 @@ class Recorder:
             result: The result of the op.
 
         Returns:
-            The use that the call counts for, which is another one where the same arguments gave another shape.
+            The use that the call counts for. It is another one than `use` where the op's result depends on values and
+            the same arguments gave another shape before.
         """
         if self._end is not None:
             self._end(use.slot, use.index)
@@ -280,7 +290,10 @@ class Recorder:
         return [(found[0], error) for found, error in known if found is not None]  # None: beyond the limit
 
     def _described(self, evidence: Evidence) -> dict[tuple[Any, ...], tuple[OpUse, int]]:
-        """Return the distinct uses by identity; threads, and several ways to a module, were counted separately."""
+        """Return the distinct uses and their flags by identity.
+
+        Uses of several threads, or of a module that was called from several places, are merged.
+        """
         described: dict[tuple[Any, ...], tuple[OpUse, int]] = {}
         # by call, whatever its module: layers repeat the same calls some twelve times
         calls: dict[tuple[Any, ...], OpUse] = {}
@@ -313,7 +326,7 @@ class Recorder:
 
     @staticmethod
     def _describe(use: Use) -> OpUse:
-        """Return one call of a use, with its costs."""
+        """Return the `OpUse` of one call of a use, without module and line, with its FLOPs and bytes."""
         plan, _, args, kwargs = use.key[:4]
         inputs, scalars = describe(plan.func, unflatten(args), dict(kwargs))
         call = OpUse(op=op_name(plan.func), inputs=inputs, outputs=tensors(use.outputs), scalars=scalars)
@@ -349,9 +362,9 @@ class Recorder:
         return use
 
     def _with_gradients(self, node: CallNode, site: CallSite) -> tuple[CallNode, CallSite]:
-        """Return the module and the line of an op that autograd may have made a node for, or whose backward it runs.
+        """Return the module and line that an op counts for; in a backward pass they are those of its forward op.
 
-        An op of a backward pass counts for the module and the line of its forward op.
+        Where gradients are enabled, they are also recorded for the backward of this op.
         """
         node, site = self._forward.of_backward() or (node, site)
         if _grad_enabled():

@@ -130,7 +130,7 @@ def _freeze_unusual(value: torch.Tensor) -> FrozenTensor:
 
 
 def unflatten(flat: Sequence[Any]) -> list[Any]:
-    """Return frozen arguments, one item each, from a sequence in which a tensor takes four items.
+    """Return the frozen arguments of `Use.key`, one item each; there a tensor takes four items.
 
     A shape is always a `torch.Size` there and a list of numbers a plain tuple, so a dtype argument
     (`.to(torch.float16)`) cannot be mistaken for the beginning of a tensor.
@@ -154,7 +154,7 @@ def is_frozen_tensor(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1 << 16)
 def tensor_meta(frozen: FrozenTensor) -> TensorMeta:
-    """Return a frozen tensor as the run's document writes it."""
+    """Return the dtype, shape, strides and device of a frozen tensor as an `OpUse` holds them."""
     dtype, shape, strides, device = frozen
     return TensorMeta(_dtype_name(dtype), tuple(shape), tuple(strides), str(device))
 
@@ -187,7 +187,10 @@ def _dtype_name(dtype: torch.dtype) -> str:
 def describe(
     func: Any, frozen_args: Sequence[Any], frozen_kwargs: dict[str, Any]
 ) -> tuple[list[TensorMeta], dict[str, Any]]:
-    """Return the tensors and named scalars of a call as an `OpUse` holds them."""
+    """Return the tensors and named scalars of a call as an `OpUse` holds them (see the module's docstring).
+
+    The arguments of a higher-order op, which has no schema, are called `arg0`, `arg1` and so on.
+    """
     schema = getattr(func, "_schema", None)
     if schema is None:  # a higher-order op has no schema, so its arguments have no names
         named = {f"arg{index}": value for index, value in enumerate(frozen_args)} | frozen_kwargs
@@ -257,7 +260,8 @@ def rebuild(use: OpUse, make: Callable[[TensorMeta], Any]) -> tuple[Any, list[An
         The overload, its positional arguments and its keyword arguments: `func(*args, **kwargs)` calls it.
 
     Raises:
-        LookupError: The installed torch has no such overload.
+        LookupError: The installed torch has no such overload, or an argument has neither a value nor a default.
+        StopIteration: There are fewer inputs than tensor arguments.
     """
     func = overload(use.op)
     waiting: Iterator[Any] = map(make, use.inputs)

@@ -78,7 +78,7 @@ def _locate(frame: FrameType, lines: dict[int, CallSite]) -> CallSite:
 
 
 def line_of(trace: TracebackType | None) -> str:
-    """Return `file:line` of the innermost user code of a traceback; `""` when there is none."""
+    """Return `file:line` of the innermost user code of a traceback, its path shortened; `""` when there is none."""
     found = ""
     for frame, line in traceback.walk_tb(trace):
         if is_user_code(frame.f_code.co_filename):
@@ -137,6 +137,6 @@ def short_path(filename: str) -> str:
 
 
 def short_source(source: str) -> str:
-    """Shorten the path of a `file:line`; leave anything else as it is."""
+    """Shorten the path of a `file:line`; return a text without a colon as it is."""
     path, colon, line = source.rpartition(":")
     return f"{short_path(path)}:{line}" if colon else source

@@ -35,14 +35,14 @@ class Lab:
         return torch.randn(shape, generator=self._generator).to(dtype)
 
     def agree(self, call: Callable[..., Any], *tensors: torch.Tensor) -> None:
-        """Check that the call gives the same result on the device as on the CPU in float64.
+        """Check that the call's result on the device agrees with that on the CPU in float64 (see `equal`).
 
         Args:
             call: The call, including views and slices, so that they are made on the device.
             tensors: The inputs on the CPU; floats are widened for the reference.
 
         Raises:
-            FaultShown: The results differ.
+            FaultShown: The results differ, or the call raised on the device.
         """
         found = self.run(call, *tensors)
         wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
@@ -53,7 +53,7 @@ class Lab:
         """Return the call's result on the device, copied to the CPU.
 
         Raises:
-            FaultShown: The call raised.
+            FaultShown: The call raised a RuntimeError, TypeError, NotImplementedError or IndexError.
         """
         try:
             result = call(*(tensor.to(self.device) for tensor in tensors))
@@ -113,9 +113,10 @@ def probe(name: str, title: str) -> Callable[[Callable[[Lab], None]], Callable[[
 
 
 def run(name: str, place: Place) -> ProbeAnswer:
-    """Run a probe on a device, and return whether the fault is there.
+    """Run the probe called `name` on a device, and return its answer.
 
-    Only the GPU of a Mac can answer. All other devices, including the virtual one, have other kernels.
+    The answer is `"unknown"` for a name without a probe, and for all devices but the GPU of a Mac, because others,
+    including the virtual one, have other kernels.
     """
     if name not in PROBES:
         return ProbeAnswer("unknown", f"this mpsprobe has no probe called {name}")
@@ -125,7 +126,7 @@ def run(name: str, place: Place) -> ProbeAnswer:
 
 
 def look(probe: FaultProbe, lab: Lab) -> ProbeAnswer:
-    """Run a probe with the tools of `lab`, and return its answer."""
+    """Run a probe with the tools of `lab`, and return its answer; `"unknown"` if the probe itself fails."""
     try:
         with torch.no_grad():
             probe.look(lab)

@@ -15,7 +15,10 @@ MODULES = (contractions, linalg, pointwise)
 
 
 def flops(use: OpUse) -> int | None:
-    """Return the floating-point operations of one call; None when there is no formula for it."""
+    """Return the floating-point operations of one call; None without a formula that can be applied to it.
+
+    That is so for an op without a formula, for sparse and nested tensors, and for a call with unexpected arguments.
+    """
     name = base_name(use.op)
     if name in traffic.VIEWS or name in traffic.STILL:
         return 0
@@ -30,12 +33,12 @@ def flops(use: OpUse) -> int | None:
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Return the least number of bytes that one call moves; None when a dtype is unknown."""
+    """Return the least number of bytes that one call moves; None for an unknown dtype, or a sparse or nested tensor."""
     return traffic.bytes_moved(use)
 
 
 def add_costs(use: OpUse) -> None:
-    """Set `flops` and `bytes` of all calls of an op use, where they are known."""
+    """Set `flops` and `bytes` of an op use to those of all its calls together; to None where they are unknown."""
     flops_once, bytes_once = flops(use), bytes_moved(use)
     use.flops = None if flops_once is None else flops_once * use.count
     use.bytes = None if bytes_once is None else bytes_once * use.count

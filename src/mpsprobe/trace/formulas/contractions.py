@@ -29,10 +29,10 @@ def _addmm(use: OpUse) -> int:
 
 
 def _matrices(a: TensorMeta, b: TensorMeta) -> int:
-    """Count a (batched) matrix-matrix product.
+    """Count a matrix-matrix product, batched if both operands have the same number of dimensions.
 
-    With one batched operand, each row, column or inner index of the other belongs to one group (`_grouped_mm`), so
-    the groups add nothing.
+    If only one of them is batched (`_grouped_mm`), each row, column or inner index of the other belongs to one group,
+    so the number of groups does not change the count.
     """
     batch = prod(a.shape[:-2]) if len(a.shape) == len(b.shape) else 1
     return batch * product(a.shape[-2], a.shape[-1], b.shape[-1], a)
@@ -183,14 +183,15 @@ def _gru_cell(use: OpUse) -> int:
 
 
 def forward(batch: int, heads: int, queries: int, keys: int, width: int, value_width: int) -> int:
-    """Count `q @ k^T` and `scores @ v` for `heads` query heads (keys may be grouped, the products are not)."""
+    """Return the FLOPs of `q @ k^T` and `scores @ v` for `heads` query heads, whether or not they share keys."""
     return 2 * batch * heads * queries * keys * (width + value_width)
 
 
 def backward(batch: int, heads: int, queries: int, keys: int, width: int, value_width: int) -> int:
-    """Count five products: the scores again, then the gradients of values, scores, queries and keys.
+    """Return the FLOPs of five products: the scores again, then the gradients of values, scores, queries and keys.
 
-    Three of them are `width` wide (scores, queries, keys), two `value_width` (values, scores' gradient).
+    The products for scores, queries and keys have `width` as one side, those for the gradients of values and scores
+    have `value_width`.
     """
     return 2 * batch * heads * queries * keys * (3 * width + 2 * value_width)
 
@@ -221,7 +222,7 @@ def _sdpa(use: OpUse) -> int:
     "_scaled_dot_product_fused_attention_overrideable_backward",
 )
 def _sdpa_backward(use: OpUse) -> int:
-    """Count the gradients of attention; the sizes are read after the first input, the gradient of the result."""
+    """Count the gradients of attention; the inputs are the result's gradient, then query, key and value."""
     return backward(*_sizes(use, 1))
 
 

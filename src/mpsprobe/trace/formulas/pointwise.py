@@ -97,7 +97,7 @@ _COMPLEX_PRODUCTS = {"mul", "div", "reciprocal", "addcmul", "addcdiv"}
 
 
 def result_of(use: OpUse) -> TensorMeta | None:
-    """Return the tensor that an op writes: its first result, or its first input when it returns nothing."""
+    """Return the tensor that an op writes: its first result, or else its first input; None when it has neither."""
     written = use.outputs or use.inputs
     return written[0] if written else None
 
@@ -107,12 +107,15 @@ def _nothing(_: OpUse) -> int:
 
 
 def on_floats(use: OpUse) -> bool:
-    """Return whether any tensor of an op use is floating-point."""
+    """Return whether any input or result of an op use is floating-point or complex."""
     return any(is_floating(tensor) for tensor in (*use.inputs, *use.outputs))
 
 
 def _an_element(cost: int, name: str) -> Formula:
-    """Return a formula of `steps` FLOPs for each element; complex products count as 4 products and 2 sums."""
+    """Return a formula of `cost` FLOPs for each element of the result of the op `name`, and of none for integers.
+
+    For complex numbers a product or quotient counts six times (4 products, 2 sums), any other op twice.
+    """
 
     def count(use: OpUse) -> int:
         result = result_of(use)

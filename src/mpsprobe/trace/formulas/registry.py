@@ -70,7 +70,7 @@ def family_of(name: str) -> OpFamily | None:
 
 
 def base_name(op: str) -> str:
-    """Return an op's name without its overload and without the suffix of an in-place variant.
+    """Return an op's name without `aten::`, without its overload, and without the suffix of an in-place variant.
 
     `aten::add_.Tensor` gives `add`; other namespaces are kept: `torchvision::nms`.
     """
@@ -81,7 +81,7 @@ def base_name(op: str) -> str:
 
 
 def overload_name(op: str) -> str:
-    """Return `out` for `aten::add.out`; empty for the default overload."""
+    """Return the overload in an op's name: `out` for `aten::add.out`; empty for the default overload."""
     return op.partition(".")[2]
 
 
@@ -91,7 +91,7 @@ def numel(tensor: TensorMeta) -> int:
 
 
 def is_floating(tensor: TensorMeta) -> bool:
-    """Return whether arithmetic on the tensor is floating-point arithmetic."""
+    """Return whether the elements of a recorded tensor are floating-point or complex numbers."""
     return tensor.dtype.startswith(("float", "bfloat", "complex"))
 
 
@@ -114,6 +114,9 @@ _OTHERS = "copies and others"
 
 
 def family(op: str) -> str:
-    """Return the family of an op: `aten::addmm` is a matrix product."""
+    """Return the family of an op as reports name it: `matrix products` for `aten::addmm`.
+
+    Ops without a formula are `copies and others`.
+    """
     found = family_of(base_name(op))
     return FAMILY_NAMES[found] if found is not None else _OTHERS

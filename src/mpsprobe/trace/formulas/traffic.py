@@ -62,12 +62,12 @@ def item_bytes(tensor: TensorMeta) -> int | None:
 
 
 def is_strided(tensor: TensorMeta) -> bool:
-    """Return whether shape and strides describe the memory, which they do not for sparse and nested tensors."""
+    """Return whether a recorded tensor has a stride for each dimension, which sparse and nested ones do not."""
     return len(tensor.strides) == len(tensor.shape)
 
 
 def stored_elements(tensor: TensorMeta) -> int:
-    """Return the number of distinct elements in memory: strides of 0 repeat them, overlapping windows share them."""
+    """Return the number of elements in memory, which dimensions of stride 0 repeat and overlapping windows share."""
     if not numel(tensor):
         return 0
     pairs = list(zip(tensor.shape, tensor.strides, strict=True))
@@ -76,7 +76,7 @@ def stored_elements(tensor: TensorMeta) -> int:
 
 
 def bytes_moved(use: OpUse) -> int | None:
-    """Return the least number of bytes of one call; None when a dtype is unknown, or a tensor is sparse."""
+    """Return the least number of bytes of one call; None for an unknown dtype, or a sparse or nested tensor."""
     name = base_name(use.op)
     if name in VIEWS or name in STILL:
         return 0

@@ -49,6 +49,8 @@ class Contract:
 
     Raises:
         VirtualDeviceError: The release needs a newer macOS.
+        UnknownReleaseError: There is no data on the release.
+        UsageError: `macos` is not a version.
 
     Attributes:
         findings: What failed, fell back or was passed to torch.compile, in order.
