@@ -25,12 +25,15 @@ def decimal_size(count: float) -> str:
 
 
 def scaled_flops(number: float, unit: str = "FLOP") -> str:
-    """Format a number of operations, or of operations per second: `63.70 TFLOP`."""
+    """Format a number of operations with a decimal prefix: `63.70 TFLOP`, or `TFLOP/s` with that unit."""
     return _scaled(number, unit, 1000, ("", "k", "M", "G", "T", "P", "E"))
 
 
 def seconds(duration: float) -> str:
-    """Format a duration: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `10 min`, `1 h 12 min`."""
+    """Format a duration in seconds: `840 µs`, `13.2 ms`, `2.41 s`, `3 min 5 s`, `10 min`, `1 h 12 min`.
+
+    It has three significant digits below a minute, whole seconds below an hour, and whole minutes above.
+    """
     span = abs(duration)
     if not math.isfinite(span):
         return f"{duration} s"

@@ -87,7 +87,7 @@ class Device(Protocol):
         """Reset the peak; do nothing where the device does not record one."""
 
     def peak(self) -> MemoryReading | None:
-        """Return the peak since `reset_peak` from the allocator itself; None where it does not record one."""
+        """Return the peak since `reset_peak` that the device itself recorded; None where it has recorded none."""
 
 
 class Cpu:

@@ -218,7 +218,7 @@ def probe_prediction(limit: float = SELF_TEST_LIMIT, command: list[str] | None =
 
 
 def explain_failure(name: str, text: str) -> tuple[str, str]:
-    """Explain an error of the first computation; return the explanation and the advice.
+    """Return an explanation of an error of a device's first computation, and advice.
 
     Args:
         name: The name of the device.

@@ -24,7 +24,13 @@ BLOCKED = 3
 
 
 def main(job_path: str, messages_path: str, flight_path: str) -> None:
-    """Do the job of the file `job_path`, and write progress and the answer to `messages_path`."""
+    """Do a job, and write its progress and the answer, which may be that it failed.
+
+    Args:
+        job_path: The file with the job as JSON.
+        messages_path: The file for progress and answer, one line of JSON each.
+        flight_path: The file of the flight recorder.
+    """
     from mpsprobe.layers import diverge
     from mpsprobe.layers.module_calls import Marker
     from mpsprobe.models import late_imports

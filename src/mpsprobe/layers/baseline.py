@@ -105,7 +105,7 @@ class Baseline:
 
 
 def save(baseline: Baseline, path: Path) -> None:
-    """Write a baseline as one safetensors file.
+    """Write a baseline as one safetensors file, and fill `info.stages`. Missing folders of the path are made.
 
     Raises:
         UsageError: The file cannot be written at `path`.

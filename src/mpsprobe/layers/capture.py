@@ -74,7 +74,10 @@ class Distance:
 
 
 def sketch(tensor: torch.Tensor) -> Sketch:
-    """Make the sketch of a tensor on the CPU, because the device under test must not judge itself."""
+    """Make the sketch of a tensor on the CPU, because the device under test must not judge itself.
+
+    A complex number counts as two real ones.
+    """
     tensor = tensor.detach()
     dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
     flat = tensor.cpu().resolve_neg().resolve_conj()
@@ -107,7 +110,10 @@ def sketch(tensor: torch.Tensor) -> Sketch:
 
 
 def distance(found: Sketch, expected: Sketch) -> Distance:
-    """Return the distance of `found` from `expected`. An expected tensor of zeros has the scale 1."""
+    """Return the distance of `found` from `expected`; it has a problem if shapes or counts of NaN or infinity differ.
+
+    An expected tensor of zeros has the scale 1.
+    """
     if found.shape != expected.shape:
         problem = f"shape {list(found.shape)} instead of {list(expected.shape)}"
         return Distance(math.nan, math.nan, problem, reshaped=True)

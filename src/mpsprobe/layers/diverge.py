@@ -295,7 +295,7 @@ def write_baseline(job: Job, announce: Announce, marker: Marker | None = None) -
     """Run the target's stages and write the results to `job.output`.
 
     Raises:
-        MpsprobeError: The file cannot be written.
+        MpsprobeError: The target or its device cannot be used, or the file cannot be written.
         LinkFailed: The target or its device is unavailable, or its code raised.
     """
     assert job.output is not None

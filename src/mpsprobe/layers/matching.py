@@ -45,7 +45,7 @@ def weights_digest(snapshot: Snapshot, progress: Callable[[str], None] = lambda 
 
 
 def state_digest(model: torch.nn.Module) -> str:
-    """Return the digest of a model's state, for a model whose weights are not in files."""
+    """Return the digest of a model's state dict as `weights_digest` makes it, for weights that are not in files."""
     return _of_all(_digests((name, tensor.cpu()) for name, tensor in model.state_dict().items()))
 
 

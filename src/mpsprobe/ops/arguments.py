@@ -64,7 +64,7 @@ class ReplayInputs:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all tensor arguments in bytes, as stored."""
+        """Return the bytes of the storages of all tensor arguments."""
         return sum(kept.flat.numel() * kept.flat.element_size() for kept in self.tensors)
 
 

@@ -84,7 +84,10 @@ def _kind(use: OpUse) -> bytes:
 
 
 def _pattern(name: str, value: Any) -> Any:
-    """Return an argument without what depends on sizes: flags and strings stay, numbers are left out."""
+    """Return an argument without what depends on sizes: a number becomes the name of its type.
+
+    Flags, strings, dimensions, padding and groups stay.
+    """
     if value is None or isinstance(value, (bool, str)) or "dim" in name or name in ("padding", "groups"):
         return value
     if isinstance(value, list):
@@ -109,7 +112,10 @@ def _of_kind(uses: list[OpUse]) -> list[tuple[OpUse, int]]:
 
 
 def _ends(uses: list[OpUse], ranked: list[OpUse]) -> list[tuple[OpUse, int]]:
-    """Return the smallest and the largest call; the count of the largest includes the calls between them."""
+    """Return the first and the last of `ranked`, with the number of calls that each represents.
+
+    The first represents its own calls, the last all others of `uses`.
+    """
     first, last = ranked[0], ranked[-1]
     if first is last:
         return [(first, sum(use.count for use in uses))]

@@ -63,7 +63,7 @@ class _Real:
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:
-        """Make PyTorch warn about every fallback, not only about the first in a process."""
+        """Record the fallbacks that PyTorch warns of, and let it warn of all, not only of the first in a process."""
         seen = Seen()
         always = torch.is_warn_always_enabled()
         torch.set_warn_always(True)

@@ -137,7 +137,10 @@ def _reason(match: Match, longest: int | None) -> str:
 
 
 def _rank(match: Match, longest: int | None) -> tuple[int, int]:
-    """Return a sort key: the certainty of a match first, then the smallest size that meets it."""
+    """Return a sort key, smallest first: matches that are certain, reached, possible, met only by larger workloads.
+
+    Within each group the smallest size that meets the advisory comes first.
+    """
     if match.certainty is Certainty.CERTAIN:
         return 0, 0
     needed = max((threshold.needed for threshold in match.later), default=0)

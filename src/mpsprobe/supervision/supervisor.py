@@ -154,7 +154,7 @@ class Supervisor:
         return limit - (time.monotonic() - self._last_event)
 
     def _read(self) -> None:
-        """Take over the events that were added to the journal since the last call."""
+        """Read the events that were added to the journal since the last call, and pass them to `on_event`."""
         if not self.journal.exists():
             return
         with self.journal.open("rb") as file:

@@ -126,7 +126,7 @@ class FlightRecorder:
 def _writers(
     header: memoryview, ring: memoryview, slots: int
 ) -> tuple[Callable[[int], int], Callable[[int, int], None]]:
-    """Return the two writers, as closures without arithmetic on large numbers, because they run for every op.
+    """Return `begin` and `end` as closures without arithmetic on large numbers, because they run for every op.
 
     Two threads may store their numbers in the wrong order; the next op of either corrects that.
     """

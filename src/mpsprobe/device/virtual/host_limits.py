@@ -57,7 +57,7 @@ def is_missing_dtype(problem: BaseException) -> bool:
 
 
 def is_missing_kernel(problem: BaseException) -> bool:
-    """Return whether an error says that the host has no kernel for such tensors: sparse ones, or empty ones in MKL."""
+    """Return whether an error says that the host has no kernel for a kind of tensors, such as sparse ones."""
     return isinstance(problem, (RuntimeError, NotImplementedError)) and bool(_NO_KERNEL.search(str(problem)))
 
 

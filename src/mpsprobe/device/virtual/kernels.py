@@ -161,7 +161,7 @@ class Kernels:
         return kernel
 
     def unregister(self) -> None:
-        """Remove every kernel from the dispatcher."""
+        """Remove the session's kernels from the dispatcher; do nothing if none were registered."""
         if self._port is not None:
             self._port.give_back()
 
@@ -245,7 +245,18 @@ class Kernels:
     def run(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
-        """Run one op: check it, compute on the host's memory, count memory, and call the observer."""
+        """Run one op: check it, compute on the host's memory, count memory, and call the observer.
+
+        Args:
+            op: The op.
+            args: The positional arguments with the device's tensors.
+            kwargs: The keyword arguments with the device's tensors.
+            compute: A function that computes the op on host tensors; None for the op itself.
+            flags: The flags of the op use that are known already.
+
+        Returns:
+            The results as device tensors.
+        """
         note_forward()
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
@@ -271,7 +282,12 @@ class Kernels:
         return result
 
     def compute(self, call: OpCall, compute: Kernel | None) -> Any:
-        """Run the op on host tensors and put its results on the device."""
+        """Compute a call on the host without autocast, and return its results as device tensors.
+
+        Args:
+            call: The call.
+            compute: A function that computes the op on host tensors; None for the op itself.
+        """
         op = call.op
         kernel = compute or self._callable(op, call.host_args)
         with _NoAutocast():
@@ -396,7 +412,7 @@ class Kernels:
             self._refused_operands = True
 
     def _replace_refused(self, call: OpCall) -> None:
-        """Replace refused operands by ones with the nearest dtypes that MPS has, as a user would."""
+        """Convert refused positional operands to the nearest dtypes that MPS has, except those that are written to."""
         self._refused_operands = False
         refused = self.contract.refused
         written = {position for position, _ in call.op.writes}

@@ -1,4 +1,4 @@
-"""Answers of PyTorch and the libraries above it about MPS while the virtual device is active.
+"""The answers that PyTorch and the libraries above it give about MPS while the virtual device is active.
 
 The C++ hooks (`cpp/`) answer most questions by themselves, including those of `torch.accelerator`. The rest are
 questions whose answer varies (memory, macOS), objects that Linux cannot make (generators, events), and caches of
@@ -250,7 +250,10 @@ class Answers:
         self._patches.replace(eval_frame, "set_fullgraph_compiled_frame_count", lambda _count: 0)
 
     def _autocast(self) -> None:
-        """Install autocast as the chosen release has it (facts: the wheels' own strings and PRs 99272, 139390)."""
+        """Let `torch.autocast` refuse or disable itself for `mps` as in the chosen release on its macOS.
+
+        The facts are from strings in the wheels and from PRs 99272 and 139390.
+        """
         contract = self._contract
         if all(_autocasts_bfloat16(one) for one in (contract, *contract.alike)):
             return

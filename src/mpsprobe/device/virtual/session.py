@@ -194,7 +194,7 @@ def emulate(
 
 
 def _on(storage: str) -> tuple[Callable[..., Kernels], type[Generator]]:
-    """Return the kernels' class and the generators' class for a storage.
+    """Return what makes the kernels of a session for a storage, and the class of its generators.
 
     Raises:
         VirtualDeviceError: There is no such storage, or it is unavailable here.

@@ -85,7 +85,7 @@ def _refuse_x86() -> NoReturn:
 
 
 def unconfirmed() -> str:
-    """Return a sentence on what no test has covered for prediction on this installation; empty where tests run it."""
+    """Return a sentence that predictions in a PyTorch with MPS are not confirmed on a Mac; `""` without MPS."""
     if not has_mps():
         return ""
     return (

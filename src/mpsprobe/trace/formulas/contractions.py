@@ -172,7 +172,7 @@ def _one_layer(use: OpUse) -> int:
 
 @formula(OpFamily.RECURRENT, "_thnn_fused_lstm_cell")
 def _lstm_cell(use: OpUse) -> int:
-    """Count for each element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
+    """Count 13 FLOPs for each element of the state: 4 gates added, 5 activations, 3 products, 1 sum."""
     return 13 * numel(use.inputs[2])
 
 

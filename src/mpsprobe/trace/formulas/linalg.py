@@ -28,21 +28,21 @@ def _cholesky(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "cholesky_solve", "_cholesky_solve_helper")
 def _cholesky_solve(use: OpUse) -> int:
-    """Count two triangular systems: 2 n^2 for each right-hand side."""
+    """Count 2 n^2 FLOPs for each right-hand side: two triangular systems."""
     right, factor = use.inputs[:2]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 
 
 @formula(OpFamily.LINALG, "cholesky_inverse")
 def _cholesky_inverse(use: OpUse) -> int:
-    """Count the inverse from its factor: 2 n^3 / 3."""
+    """Count 2 n^3 / 3 FLOPs for the inverse of a matrix from its Cholesky factor."""
     matrix = use.inputs[0]
     return _batched(matrix, 2 * matrix.shape[-1] ** 3 / 3)
 
 
 @formula(OpFamily.LINALG, "linalg_solve_triangular")
 def _solve_triangular(use: OpUse) -> int:
-    """Count n^2 for each right-hand side."""
+    """Count n^2 FLOPs for each right-hand side: the columns, or the rows of a system from the right."""
     factor, right = use.inputs[:2]
     return _batched(
         right, factor.shape[-1] ** 2 * (right.shape[-1] if use.scalars.get("left", True) else right.shape[-2])
@@ -51,7 +51,7 @@ def _solve_triangular(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "triangular_solve")
 def _triangular_solve(use: OpUse) -> int:
-    """Count n^2 for each right-hand side, which is the first argument here."""
+    """Count n^2 FLOPs for each right-hand side; the right-hand sides are the first argument."""
     right, factor = use.inputs[:2]
     return _batched(right, factor.shape[-1] ** 2 * right.shape[-1])
 
@@ -74,7 +74,7 @@ def _lu(use: OpUse) -> int:
 
 @formula(OpFamily.LINALG, "linalg_lu_solve", "linalg_ldl_solve")
 def _lu_solve(use: OpUse) -> int:
-    """Count 2 n^2 for each right-hand side, which is the last matrix."""
+    """Count 2 n^2 FLOPs for each right-hand side; the right-hand sides are the last input."""
     factor, right = use.inputs[0], use.inputs[-1]
     return _batched(right, 2 * factor.shape[-1] ** 2 * right.shape[-1])
 

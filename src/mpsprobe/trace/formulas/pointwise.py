@@ -202,7 +202,7 @@ def _accumulate(use: OpUse) -> int:
 )
 @formula(OpFamily.REDUCTION, "max_pool2d_with_indices", "max_pool3d_with_indices", "mkldnn_max_pool2d")
 def _pool(use: OpUse) -> int:
-    """Count one FLOP for each element of a window and each element of the result."""
+    """Count one FLOP for each element of the window of each element of the result."""
     rank = int(next(part for part in use.op.split("pool")[1] if part.isdigit()))
     sizes = use.scalars["kernel_size"]
     window = prod(sizes) if len(sizes) == rank else sizes[0] ** rank
@@ -211,13 +211,13 @@ def _pool(use: OpUse) -> int:
 
 @formula(OpFamily.REDUCTION, "_cdist_forward", "cdist")
 def _cdist(use: OpUse) -> int:
-    """Count difference, power and sum for every pair of rows and every column."""
+    """Count 3 FLOPs (difference, power, sum) for every column of every pair of rows."""
     rows, others = use.inputs[:2]
     return 3 * numel(rows) * others.shape[-2]
 
 
 @formula(OpFamily.REDUCTION, "_embedding_bag", "_embedding_bag_forward_only")
 def _embedding_bag(use: OpUse) -> int:
-    """Count every looked-up row once, as it is added once."""
+    """Count one FLOP for each element of every looked-up row, which is added once."""
     table, indices = use.inputs[:2]
     return numel(indices) * table.shape[-1]

@@ -52,7 +52,7 @@ _CODE: dict[str, dict[str, bytes]] = {
 
 
 def installed_release() -> tuple[int, int]:
-    """Return the minor release of the installed PyTorch: (2, 13) for `"2.13.0+cpu"`."""
+    """Return the major and minor version of the installed PyTorch: (2, 13) for `"2.13.0+cpu"`."""
     match = re.match(r"(\d+)\.(\d+)", torch.__version__)
     assert match is not None
     return int(match[1]), int(match[2])

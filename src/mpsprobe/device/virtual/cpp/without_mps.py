@@ -198,7 +198,7 @@ class WithoutMps(Port):
         self._guard_parts = []
 
     def patch(self, patches: Patcher) -> None:
-        """Do nothing, because the patched hooks answer."""
+        """Do nothing, because the patched hooks already answer what PyTorch's Python code asks C++."""
 
     def take_over_rest(self, fallback: Any) -> None:
         self.libraries("_").fallback(fallback, "MPS")

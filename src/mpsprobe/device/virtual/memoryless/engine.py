@@ -224,7 +224,10 @@ class MemorylessKernels(Kernels):
     # -------------------------------------------------------------------------------------- values and shapes
 
     def _plain_indices(self, op: Op, args: list[Any]) -> list[Any]:
-        """Replace masks among the indices by the equivalent index tensors; an unknown mask selects nothing."""
+        """Replace masks among the indices by index tensors of the same length, because only shapes matter here.
+
+        A mask without known values is assumed to select nothing.
+        """
         plain: list[Any] = []
         for index in args[1]:
             if not isinstance(index, Tensor) or index.dtype not in (torch.bool, torch.uint8):

@@ -128,7 +128,7 @@ class Contract:
 
     @functools.cached_property
     def registered(self) -> list[str]:
-        """Return the names, without `aten::`, of the ops with a kernel at the MPS key, in a stable order."""
+        """Return the names, without `aten::`, of the ops with a kernel at the MPS key, in alphabetical order."""
         return sorted(self._registered)
 
     @functools.cached_property
@@ -375,7 +375,7 @@ class Contract:
         return TypeError, messages.FLOAT64_IN_KERNEL if text == messages.FLOAT64 else text
 
     def check_copy(self, op: Op, dst: Tensor, src: Tensor) -> None:
-        """Refuse a copy on the device that casts from or to a dtype that its kernels do not support."""
+        """Refuse a copy from the device, from or to a dtype that the kernels of copies do not support."""
         if src.dtype not in self.questioned and dst.dtype not in self.questioned:
             return
         self.ask(lambda one: one._refused_copy(dst, src))

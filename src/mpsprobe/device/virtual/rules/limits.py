@@ -41,7 +41,7 @@ class Call:
         return self.args[position]
 
     def tensors(self) -> list[Tensor]:
-        """Return the tensors among the arguments, with lists flattened."""
+        """Return the tensors among the arguments, and those in their lists and tuples, one level deep."""
         found: list[Tensor] = []
         for value in (*self.args, *self.kwargs.values()):
             if isinstance(value, Tensor):

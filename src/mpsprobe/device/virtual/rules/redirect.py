@@ -262,7 +262,12 @@ def _type_name(tensor: Tensor) -> str:
 
 
 def install(kernels: Kernels, version: tuple[int, int], macos: tuple[int, int]) -> dict[str, Kernel]:
-    """Register the functions of this module in `kernels`.
+    """Register the functions of this module, of `attention` and of `computed` in `kernels`.
+
+    Args:
+        kernels: The kernels of the session.
+        version: The torch release, such as (2, 13).
+        macos: The macOS version, such as (15, 5).
 
     Returns:
         The kernels that belong above autograd, by op.
