@@ -139,7 +139,7 @@ def _reason(match: Match, longest: int | None) -> str:
 def _rank(match: Match, longest: int | None) -> tuple[int, int]:
     """Return a sort key, smallest first: matches that are certain, reached, possible, met only by larger workloads.
 
-    Within each group the smallest size that meets the advisory comes first.
+    Within a group the smallest size that meets the advisory comes first, and then the fewest unknown conditions.
     """
     if match.certainty is Certainty.CERTAIN:
         return 0, 0
