@@ -73,8 +73,8 @@ class SelfTest:
     Attributes:
         has_mps: Whether this PyTorch was built with MPS, as on a Mac.
         peak: The peak of the bytes in use on the modelled Mac.
-        touched: The bytes that PyTorch's own MPS allocator holds in addition after the test, which should be 0; 0
-            on a build without MPS.
+        touched: The bytes by which the memory of PyTorch's own MPS allocator grew during the test, which should be
+            none; 0 on a build without MPS.
         wrong: The first expectation that failed, in one sentence; empty when none did.
     """
 

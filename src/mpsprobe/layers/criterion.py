@@ -252,7 +252,7 @@ def _place(one: Compared) -> str:
 
 
 def output_tensors(outputs: Outputs) -> dict[str, torch.Tensor]:
-    """Return the tensors by name: `logits`, `boxes[0]`."""
+    """Return the tensors in named results by result and place: `logits`, `boxes[0]`."""
     return {place.removeprefix("."): tensor for place, tensor in leaves(outputs)}
 
 

@@ -68,7 +68,8 @@ def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Diver
     """Compare a target with its reference, as a job states it.
 
     Raises:
-        MpsprobeError: The baseline does not fit the target, or the reference does not fit in memory.
+        MpsprobeError: The baseline cannot be read or does not fit the target, the target or its device cannot be used,
+            or the reference does not fit in memory.
         LinkFailed: The target or its device is unavailable, or its code raised.
     """
     baseline = baselines.load(Path(job.against)) if job.against else None

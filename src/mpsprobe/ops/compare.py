@@ -94,7 +94,10 @@ def compare(
 
 
 def _worst(found: torch.Tensor, rounded: torch.Tensor, difference: torch.Tensor, off: torch.Tensor) -> str:
-    """Return the index of the largest difference and both values there, as text; `""` when no element is off."""
+    """Return the index and both values of the worst element that is off, as text; `""` when none is off.
+
+    NaN and infinity are worse than any difference.
+    """
     if not bool(off.any()):
         return ""
     amount = torch.where(torch.isfinite(found), difference, math.inf)

@@ -97,7 +97,7 @@ def acts(advisory: Advisory) -> bool:
 
 
 def _modes(uses: Sequence[OpUse], autocast: bool | None) -> frozenset[Mode]:
-    """Return the modes that op uses reveal: training if one is a backward op, else inference; and autocast."""
+    """Return the modes of a run: training if an op is a backward one, else inference; and autocast if that is true."""
     training = any("backward" in use.op for use in uses)
     modes = {Mode.TRAINING if training else Mode.INFERENCE}
     return frozenset(modes | ({Mode.AUTOCAST} if autocast else set()))

@@ -79,7 +79,7 @@ class Interrupts:
 
     @property
     def received(self) -> signal.Signals | None:
-        """Return the first signal since the context began; None when there was none."""
+        """Return the first signal since the outermost context began; None when there was none."""
         return self._outer.received if self._outer is not None else self._received
 
     def __enter__(self) -> Interrupts:

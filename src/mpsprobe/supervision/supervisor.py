@@ -119,7 +119,7 @@ class Supervisor:
 
         Raises:
             NotBegunError: The user stopped it before the run began.
-            UsageError: pytest refused an argument.
+            UsageError: An argument is refused by pytest.
             SurroundingsError: A package or a variable of this environment kept it from starting.
             HarnessError: The child ended before the run began; the message holds its last lines of output.
         """

@@ -143,10 +143,7 @@ class Kernels:
         return kernel
 
     def _sparse(self, key: str) -> Kernel:
-        """Return the kernel of every op on sparse tensors of the device, which always raises.
-
-        It raises the Mac's own error where the release has no kernel at `key`, else OutOfReachError.
-        """
+        """Return a kernel for sparse tensors: it raises the Mac's error, or OutOfReachError if the release has one."""
 
         def kernel(overload: OpOverload, *_args: Any, **_kwargs: Any) -> Any:
             op = schema.facts(overload)
@@ -228,11 +225,7 @@ class Kernels:
     # ------------------------------------------------------------------------------------------------ running
 
     def fallback(self, overload: OpOverload, *args: Any, **kwargs: Any) -> Any:
-        """Run an op without a kernel at the MPS key: raise as a Mac does, or compute it on the host.
-
-        The host computes it if the fallback is enabled, if the release decomposes the op or does not have it, and
-        where failures are collected.
-        """
+        """Run an op without an MPS kernel: raise as a Mac does, or compute it on the host (see `Contract.missing`)."""
         op = schema.facts(overload)
         note_forward()
         flags = self.contract.missing(op)
@@ -245,18 +238,7 @@ class Kernels:
     def run(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], compute: Kernel | None, flags: int
     ) -> Any:
-        """Run one op: check it, compute on the host's memory, count memory, and call the observer.
-
-        Args:
-            op: The op.
-            args: The positional arguments with the device's tensors.
-            kwargs: The keyword arguments with the device's tensors.
-            compute: A function that computes the op on host tensors; None for the op itself.
-            flags: The flags of the op use that are known already.
-
-        Returns:
-            The results as device tensors.
-        """
+        """Run one op on device tensors: check it, compute it (by `compute` unless None), and call the observer."""
         note_forward()
         if flags & OpFlag.FALLBACK:
             self.contract.warn_fallback(op)
@@ -282,12 +264,7 @@ class Kernels:
         return result
 
     def compute(self, call: OpCall, compute: Kernel | None) -> Any:
-        """Compute a call on the host without autocast, and return its results as device tensors.
-
-        Args:
-            call: The call.
-            compute: A function that computes the op on host tensors; None for the op itself.
-        """
+        """Compute a call on the host (by `compute` unless None), and return its results as device tensors."""
         op = call.op
         kernel = compute or self._callable(op, call.host_args)
         with _NoAutocast():
@@ -297,9 +274,7 @@ class Kernels:
         return call.args[0] if op.is_inplace else self.wrap(op, result)
 
     def _on_host(self, call: OpCall, kernel: Kernel) -> Any:
-        """Call the host's kernel; where it lacks a dtype, compute in a wider one.
-
-        Errors that PyTorch also raises on a Mac pass through.
+        """Call the host's kernel; where it lacks a dtype, compute in a wider one. Other errors pass through.
 
         Raises:
             OutOfReachError: The host cannot compute it, and whether the Mac can is unknown.
@@ -361,11 +336,7 @@ class Kernels:
     def unwrap(
         self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Return the arguments, positional and by name, with each device tensor as its host view.
-
-        CPU tensors with dimensions are refused as on a Mac (`Contract.mixed_devices`), except in ops that move their
-        indices to the device themselves.
-        """
+        """Return the arguments with host views of device tensors; refuse CPU tensors but scalars and some indices."""
         host, strangers = list(args), False
         refused = self.contract.questioned
         count = len(host)
@@ -445,11 +416,7 @@ class Kernels:
         return relabel.host(tensor, self._storage)
 
     def wrap(self, op: Op, result: Any) -> Any:
-        """Return an op's results as device tensors, with their dtypes checked and their memory counted.
-
-        Raises:
-            OutOfReachError: A result is sparse.
-        """
+        """Return results as device tensors, checked for dtypes and counted; raise OutOfReachError for sparse ones."""
         if isinstance(result, Tensor):
             if result.is_mps:
                 return result

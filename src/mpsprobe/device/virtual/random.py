@@ -82,7 +82,7 @@ class Generator(torch._C.Generator, metaclass=_AnyGenerator):
 
 
 class CudaGenerator(Generator):
-    """A `Generator` whose values are in CUDA memory."""
+    """A `Generator` with the random numbers of CUDA, for a virtual device whose values are in CUDA memory."""
 
     memory = "cuda"
 

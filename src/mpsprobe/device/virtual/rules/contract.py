@@ -49,8 +49,6 @@ class Contract:
 
     Raises:
         VirtualDeviceError: The release needs a newer macOS.
-        UnknownReleaseError: There is no data on the release.
-        UsageError: `macos` is not a version.
 
     Attributes:
         findings: What failed, fell back or was passed to torch.compile, in order.
@@ -118,7 +116,7 @@ class Contract:
         return sorted(name for name in elsewhere if schema.composite_key(f"aten::{name}"))
 
     def as_reported(self, finding: Finding) -> Finding:
-        """Return a finding of a release in `alike` as this release words it; only messages of missing ops differ."""
+        """Return a session's finding in this release's words, which differ only for missing ops."""
         if finding.kind != "missing-op":
             return finding
         text = messages.missing_op(finding.op, self.release.torch, self.release.wheel.git)
@@ -149,12 +147,11 @@ class Contract:
         """Decide what happens to an op without a kernel at the MPS key.
 
         Returns:
-            The flag of the op use: RAISED for a missing op, or FALLBACK if the fallback is enabled; REDIRECTED for an
-            op that the release decomposes; FOREIGN for one that it does not have.
+            RAISED for a missing op, or FALLBACK where that is enabled; REDIRECTED for a composite op of the release;
+            FOREIGN for an op that it does not have.
 
         Raises:
-            NotImplementedError: The op is missing, the fallback is not enabled and failures are not collected; the
-                message is the release's own.
+            NotImplementedError: The flag is RAISED, and failures are not collected; the message is the release's own.
         """
         self.ask(lambda one: one.kernel_of(op))
         flags = self._missing(op)
@@ -203,9 +200,7 @@ class Contract:
             self._note(Finding("compile", "", COMPILED, FindingGrade.CERTAIN, source))
 
     def warn_fallback(self, op: Op, text: str = "") -> None:
-        """Warn that the CPU computes an op, and record it as a finding once for each op.
-
-        The warning is given once in a session, as by PyTorch, or every time with `torch.set_warn_always`.
+        """Warn that the CPU computes an op: once, or always if `torch.set_warn_always` is set. Record each op once.
 
         Args:
             op: The op that the CPU computes.
@@ -246,10 +241,7 @@ class Contract:
         )
 
     def check_arguments(self, op: Op, args: Sequence[Any], kwargs: dict[str, Any]) -> int:
-        """Run the checks that the op's kernel makes of its arguments.
-
-        The first check that refuses them raises PyTorch's error, unless failures are collected or the check leaves
-        the call to the CPU.
+        """Run the kernel's checks of its arguments; the first that refuses them fails, or leaves the call to the CPU.
 
         Returns:
             The flags of the op use: `OpFlag.FALLBACK` where the CPU computes it, else 0.
@@ -292,13 +284,10 @@ class Contract:
         self.fail("generator", op.qualified, RuntimeError(text), FindingGrade.CERTAIN)
 
     def refuse(self, op: Op, result: Tensor) -> Tensor:
-        """Refuse a result with a dtype that the op cannot produce on MPS.
+        """Refuse a result with a dtype that the op cannot produce; when collecting, convert it to the nearest dtype.
 
         Memory has no dtype: except for float64 and the dtypes of a later macOS, tensors of any dtype can be
         allocated and copied, and only computing fails (issue 176981).
-
-        Returns:
-            The result; where it was refused and failures are collected, converted to the nearest dtype of MPS.
         """
         dtype = result.dtype
         self.ask(lambda one: one._refusal(op, dtype))

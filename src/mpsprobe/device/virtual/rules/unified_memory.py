@@ -115,7 +115,7 @@ class UnifiedMemory:
             self.peak = self._bound = self.allocated()
 
     def track(self, tensor: Tensor, nbytes: int | None = None) -> None:
-        """Count a new tensor's storage.
+        """Count a new tensor's storage in the bytes in use, from which a later sweep removes it once it has ended.
 
         Args:
             tensor: The new tensor.
