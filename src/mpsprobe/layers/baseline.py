@@ -94,8 +94,8 @@ class Baseline:
     Attributes:
         info: The JSON part; its `stages` is filled when it is written.
         batch: The tensors of the processed input, by place (see `leaves`).
-        captures: The passes.
-        noises: The noise of each pass whose noise was measured.
+        captures: The recorded passes by stage.
+        noises: The noise of the passes by stage, where it was measured.
     """
 
     info: Info

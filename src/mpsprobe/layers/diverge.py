@@ -70,7 +70,7 @@ def diverge(job: Job, announce: Announce, marker: Marker | None = None) -> Diver
     Raises:
         MpsprobeError: The baseline cannot be read or does not fit the target, the target or its device cannot be used,
             or the reference does not fit in memory.
-        LinkFailed: The target or its device is unavailable, or its code raised.
+        LinkFailed: A phase, such as loading the target, cannot be completed, or the target's code raised.
     """
     baseline = baselines.load(Path(job.against)) if job.against else None
     with open_target(job, announce, adjusted_profile(job, baseline, announce)) as opened, exact_float32():
@@ -297,7 +297,7 @@ def write_baseline(job: Job, announce: Announce, marker: Marker | None = None) -
 
     Raises:
         MpsprobeError: The target or its device cannot be used, or the file cannot be written.
-        LinkFailed: The target or its device is unavailable, or its code raised.
+        LinkFailed: A phase, such as loading the target, cannot be completed, or the target's code raised.
     """
     assert job.output is not None
     with open_target(job, announce) as opened, exact_float32():

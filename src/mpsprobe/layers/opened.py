@@ -109,7 +109,7 @@ class Opened:
 
     @property
     def side(self) -> Side:
-        """Return the target's run as the document describes it."""
+        """Return the document's description of the target's run: device, dtype, evidence, chip and releases."""
         host = self.site.host
         device = self.site.device
         dtype = str(self.dtype).removeprefix("torch.")
@@ -125,7 +125,7 @@ class Opened:
 
     @property
     def cpu_side(self) -> Side:
-        """Return the reference's run on this machine's CPU as the document describes it."""
+        """Return the document's description of the reference's run in float32 on this machine's CPU."""
         return msgspec.structs.replace(
             self.side,
             label="float32 on the CPU",

@@ -132,7 +132,10 @@ def _run(
 
 
 def _own_values(inputs: ReplayInputs, result: Any) -> Any:
-    """Return the result without its bookkeeping and what was not requested, in which correct runs may differ."""
+    """Return the result without bookkeeping (a generator's state) and parts that were not requested.
+
+    Those may differ between correct runs.
+    """
     if not isinstance(result, (list, tuple)):
         return result
     scalars = inputs.use.scalars

@@ -67,7 +67,7 @@ class ModulePaths:
             self._add(name, root)
 
     def nodes(self) -> Iterator[CallNode]:
-        """Yield the module calls that were seen in any thread, each with its place in the call tree."""
+        """Yield every node of the call trees of all threads, including their roots, which stand for no module."""
         waiting = list(self._threads)
         while waiting:
             node = waiting.pop()

@@ -47,7 +47,7 @@ _FUSED_ATTENTION = "_scaled_dot_product_attention_math_for_mps"
 
 
 class MemorylessKernels(Kernels):
-    """Run what reaches the MPS key without computing on large tensors.
+    """Run the ops that reach the MPS dispatch key, without computing on large tensors.
 
     Attributes:
         assumptions: Every value that was assumed.

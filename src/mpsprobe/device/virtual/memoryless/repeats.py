@@ -86,7 +86,7 @@ class Repeats:
             overload: The op.
             bind: A function that is called at the first call. It returns the kernel that runs calls in full and
                 calls the observer, and whether the op's calls may be remembered, which excludes views, ops whose
-                results depend on values, and ops that write to another argument than the first.
+                results depend on values, and ops that write to an argument other than the first.
         """
         known: dict[Any, KnownCall] = {}
         kernels, forms, cast, track = (
