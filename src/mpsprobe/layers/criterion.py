@@ -92,7 +92,7 @@ class Criterion:
         return accumulating + (0.5 * torch.finfo(self.dtype).eps if self.dtype is not torch.float32 else 0.0)
 
     def limit(self, noise: float, size: int, floor: float) -> float:
-        """Return the largest accepted error of a tensor with `size` elements whose noise is `noise`."""
+        """Return the largest accepted error of a tensor of `size` elements by its noise; it is at least `floor`."""
         return max(floor, FACTOR * (1 + _FEW / max(size, 1)) * noise)
 
     def judge(

@@ -159,7 +159,7 @@ class Replay(msgspec.Struct, tag="answer", kw_only=True):
         error: The whole text of the exception; empty for none.
         comparisons: One comparison for each tensor result that has elements and one correct value.
         compared: The reason why there are no comparisons; empty when there are.
-        repeatable: Whether two runs gave the same bits; None when that was not tested.
+        repeatable: Whether two runs gave equal values (see `compare.same_bits`); None when that was not tested.
         fallbacks: The ops that the CPU computed.
         copied_bytes: The least number of bytes that one call copies between device and host because of that.
         timing: The time of a call, where it was measured.

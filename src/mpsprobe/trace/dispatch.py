@@ -126,7 +126,10 @@ class DispatchHook(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Record one op and run it; run a composite op as the ops that it consists of."""
+        """Record one op and run it; run a composite op without a kernel of the device as the ops that it consists of.
+
+        The result is NotImplemented for a tensor subclass, which then unpacks itself into the ops of its parts.
+        """
         if types and not _PLAIN.issuperset(types):  # autograd's own detach passes (torch.Tensor,)
             # A subclass unpacks itself into the ops that reach the device, which then arrive here.
             return NotImplemented

@@ -108,7 +108,7 @@ class Contract:
             self.alike = [one for one in self.alike if question(one) == mine]
 
     def composite_here(self) -> list[str]:
-        """Return the ops without a kernel here that the installed PyTorch decomposes but a release of `alike` does not.
+        """Return the ops that the installed PyTorch decomposes and only a release of `alike` has a kernel for.
 
         Such an op is not reported, so `ask` must be called for it.
         """
