@@ -45,10 +45,10 @@ class Certainty(str, enum.Enum):
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A made-up op use, with the answer that the advisory's author knows to be correct.
+    """A made-up op use on a made-up Mac, with the answer that the matcher must give for the advisory.
 
     Attributes:
-        expect: Whether it meets the advisory; None (left out) where it does not.
+        expect: The certainty of the match; None (the key is left out) where the advisory does not match.
         torch: The torch release.
         op: The overload name; empty for an advisory that is not about an op.
         macos: The version of macOS; empty when unknown.
@@ -130,10 +130,10 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return every(self.facts(torch, macos, chip).values())
 
     def facts(self, torch: str, macos: str | None, chip: str | None) -> dict[str, bool | None]:
-        """Return each requirement of the advisory on a Mac, in words, with whether it holds; None for unknown.
+        """Return whether each requirement on torch, chip and macOS holds, by its name in words; None for unknown.
 
         Raises:
-            UsageError: A version cannot be parsed.
+            UsageError: A version that is compared cannot be parsed.
         """
         facts = {
             f"whether torch {torch} has it": within(torch, self.torch, self.torch_maybe),
@@ -164,9 +164,10 @@ def _specifiers(text: str) -> SpecifierSet:
 
 @lru_cache(maxsize=4096)
 def within(version: str, known: str | None, maybe: str | None) -> bool | None:
-    """Return whether `version` lies in the known range; None where it lies in the range that no source covers.
+    """Return whether `version` lies in the range `known`; None where it lies only in the range `maybe`.
 
-    A build (`2.8.0+cpu`) counts as its release; a nightly comes before its release.
+    A build (`2.8.0+cpu`) counts as its release; a nightly comes before its release. A range that is None contains
+    no version.
     """
     parsed = _version(version)
     if known is not None and _specifiers(known).contains(parsed):
@@ -175,7 +176,11 @@ def within(version: str, known: str | None, maybe: str | None) -> bool | None:
 
 
 def is_chip(chip: str | None, chips: list[str]) -> bool | None:
-    """Return whether `chip` is one of `chips`; None when it is not a known chip's name, as in a virtual machine."""
+    """Return whether `chip` is covered by one of `chips`; None when its name has neither `M` and a number nor `Intel`.
+
+    An empty `chips` covers every chip. A name covers each chip whose own name has all of its words: `"M1"` covers
+    `"Apple M1 Max"`.
+    """
     if not chips:
         return True
     words = re.findall(r"\w+", (chip or "").lower())

@@ -43,14 +43,14 @@ def _has_strides(tensor: TensorMeta) -> bool:
 
 
 def is_contiguous(tensor: TensorMeta) -> bool | None:
-    """Return whether a tensor is row-major and packed; None when its strides are unknown."""
+    """Return whether a tensor is row-major and packed, or has no elements; None when its strides are unknown."""
     if not _has_strides(tensor):
         return None
     return 0 in tensor.shape or _packed(tensor.shape, tensor.strides)
 
 
 def is_transposed(tensor: TensorMeta) -> bool | None:
-    """Return whether the last two dimensions are swapped in memory; None when the strides are unknown."""
+    """Return whether the last two dimensions, both larger than 1, have strides of 1 and more; None without strides."""
     if not _has_strides(tensor):
         return None
     if len(tensor.shape) < 2 or min(tensor.shape[-2:]) < 2:
@@ -66,7 +66,7 @@ def is_expanded(tensor: TensorMeta) -> bool | None:
 
 
 def is_channels_last(tensor: TensorMeta) -> bool | None:
-    """Return whether a packed tensor is in channels-last order only; None when the strides are unknown."""
+    """Return whether a tensor of rank 4 or 5 is channels-last, packed and not contiguous; None without strides."""
     if not _has_strides(tensor):
         return None
     if len(tensor.shape) not in (4, 5) or is_contiguous(tensor):
@@ -139,11 +139,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """One name of a call, with the call in that name's terms.
+    """A recorded call under one of the names by which advisories may know it.
 
     Attributes:
-        use: The call, with the name and the argument positions of that name.
-        doubt: What is unknown about it, in words; empty when it is exactly the same call.
+        use: The call, with the op name, the argument positions and the scalars that belong to that name.
+        doubt: What is not certain about the renaming, in words; empty when the advisory about that name concerns
+            this call.
     """
 
     use: OpUse
@@ -153,7 +154,8 @@ class Form(msgspec.Struct, frozen=True):
 def forms(use: OpUse) -> Iterator[Form]:
     """Yield a call as it was recorded, then under each of its other names.
 
-    Names from the data have no overload and cover every overload.
+    Names from `data/op_forms.toml` have no overload and cover every overload. An in-place op is also yielded as its
+    function, with a doubt.
     """
     yield Form(use)
     base = use.op.partition(".")[0]
@@ -175,7 +177,7 @@ def forms(use: OpUse) -> Iterator[Form]:
 
 @functools.cache
 def names(base: str) -> frozenset[str]:
-    """Return every name under which a call of `base` (without overload) is compared, including `base`."""
+    """Return every name under which a call of `base` (without overload) is looked up, including `base`."""
     bare = OpUse(op=base, inputs=[])
     found = {form.use.op for form in forms(bare)}
     return frozenset(found | {"aten::_to_copy"} if base == "aten::copy_" else found)
@@ -195,7 +197,7 @@ def _by_recorded() -> dict[str, list[_Form]]:
 
 
 def _as_new_tensor(use: OpUse) -> OpUse:
-    """Return a `copy_` as a `_to_copy`, which MPS implements as an allocation and a copy."""
+    """Return a call of `copy_` as the call of `_to_copy` that would make a tensor like its target."""
     target, source = use.inputs
     scalars: dict[str, Any] = {"non_blocking": use.scalars.get("non_blocking", False)}
     if target.dtype != source.dtype:

@@ -110,7 +110,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A condition on one tensor of the op use; every field that is given must hold.
 
     Attributes:
-        arg: The position among the tensor arguments, a list of positions of which one must match, `"any"` or
+        arg: The position among the tensors of the op use, a list of positions of which one must match, `"any"` or
             `"all"`.
         of: Whether the condition is about the `inputs` or the `outputs`.
         dtype: The dtypes, of which the tensor must have one.
@@ -145,7 +145,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: tuple[Growing, list[int]] | None = None
 
     def holds(self, use: OpUse, later: list[Threshold] | None = None) -> bool | None:
-        """Return whether `use` has such a tensor; None when its strides (or all its outputs) were not recorded.
+        """Return whether `use` has such a tensor; None when strides, a device or all outputs were not recorded.
 
         Args:
             use: The op use.
@@ -177,7 +177,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return answer
 
     def _thresholds(self, tensor: TensorMeta) -> list[tuple[list[int], Threshold]]:
-        """Return the dimensions and the sizes that they must reach, for conditions that growth can meet."""
+        """Return the growing dimensions of each lower bound that growth can meet, and the size that they must reach."""
         shape = tensor.shape
         found = [
             ([dim.index], threshold) for dim in self.dims if (threshold := dim.threshold(shape)) is not None
@@ -230,7 +230,10 @@ def _grown(shape: tuple[int, ...], thresholds: Iterable[tuple[list[int], Thresho
 
 
 def _size_for(least: float, now: int, sizes: list[int]) -> int | None:
-    """Return the size that all `sizes` must reach for a product of `now` to become `least`; None if they differ."""
+    """Return the size at which equal factors that now give the product `now` give at least `least`.
+
+    None when `sizes` is empty, holds different sizes or is not positive, or when `now` is not.
+    """
     if now <= 0 or not sizes or len(set(sizes)) > 1 or sizes[0] <= 0:
         return None
     reached: float = sizes[0] * (least / now) ** (1 / len(sizes))
@@ -242,11 +245,12 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: The name of the argument in the schema.
-        one_of: The values, of which the argument must have one; None for no condition.
+        one_of: The values, of which the argument must have one (`True` differs from `1`); None for no condition.
         min: The smallest number that meets it; None for no bound.
         max: The largest number that meets it; None for no bound.
         length: The bounds of the length of a list.
-        given: Whether the argument is other than None; False also holds for one that was not passed.
+        given: Whether the argument must have a value other than None; False is also met by one that was not
+            recorded. None for no condition.
         default: The schema's default for an argument that was not recorded. Without it the answer is then
             unknown.
     """
@@ -280,7 +284,17 @@ class ScalarCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A size to compare: of dimension `dim` of tensor argument `arg`, or item `item` of the list `scalar`."""
+    """A size to compare, given in one of two ways.
+
+    Attributes:
+        arg: The position of a tensor argument; given together with `dim`.
+        dim: The index of its dimension.
+        scalar: The name of a list argument; given together with `item`.
+        item: The index of its item.
+
+    Raises:
+        ValueError: Neither pair is complete, or both are.
+    """
 
     arg: int | None = None
     dim: int | None = None
@@ -294,7 +308,7 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("give either arg and dim, or scalar and item")
 
     def of(self, use: OpUse) -> int | None:
-        """Return the size in `use`; None where there is none, or where the list was not recorded."""
+        """Return the size in `use`; None where tensor, dimension, list or item is missing, or the item is no number."""
         if self.arg is not None and self.dim is not None:
             shape = use.inputs[self.arg].shape if self.arg < len(use.inputs) else ()
             return shape[self.dim] if -len(shape) <= self.dim < len(shape) else None
@@ -337,7 +351,7 @@ class SizeProduct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: tuple[Growing, list[int]] | None = None
 
     def holds(self, use: OpUse, later: list[Threshold] | None = None) -> bool | None:
-        """Return whether the product is within the bounds; None when a size is unknown.
+        """Return whether the product is within the bounds, now or after growth; None when a size is unknown.
 
         Args:
             use: The op use.
@@ -401,7 +415,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return every(self._answers(use, modes, later))
 
     def unknowns(self, use: OpUse, modes: frozenset[Mode] | None) -> list[str]:
-        """Return in words the facts about `use` that a recording could hold but this one does not."""
+        """Return in words the facts that the conditions ask for and that this recording of `use` lacks."""
         words = [f"{tensor.of} not recorded in full" for tensor in self.tensors if tensor.holds(use) is None]
         words += [
             f"argument {scalar.name} not recorded" for scalar in self.scalars if scalar.holds(use) is None

@@ -32,7 +32,7 @@ class Effect(str, enum.Enum):
 
     @property
     def verdict(self) -> OpVerdict | None:
-        """Return the verdict on a call that would otherwise run; None if it still runs. An abort counts as raising."""
+        """Return the verdict on a call with this effect; None for a cast, which runs. An abort counts as raising."""
         if self is Effect.CASTS:
             return None
         return OpVerdict.FALLBACK if self is Effect.FALLBACK else OpVerdict.RAISES
@@ -48,7 +48,7 @@ class Quantity(str, enum.Enum):
 
 
 class Tensors(str, enum.Enum):
-    """The tensors of a call that a limit concerns; the call meets it if one of them exceeds it."""
+    """The tensors of a call that a limit concerns: its inputs, its outputs or both."""
 
     INPUTS = "inputs"
     OUTPUTS = "outputs"
@@ -56,12 +56,12 @@ class Tensors(str, enum.Enum):
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The largest, or the smallest, amount that a kernel accepts.
+    """The bounds on a quantity of a tensor within which a kernel accepts it.
 
     Attributes:
         what: The quantity.
-        most: The largest amount that is accepted; None for any.
-        least: The smallest amount that is accepted; 1 element refuses an empty tensor.
+        most: The largest amount that is accepted; None for no bound.
+        least: The smallest amount that is accepted; with 1 element, empty tensors are refused.
         of: The tensors that the limit applies to.
     """
 
@@ -75,7 +75,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.least <= amount and (self.most is None or amount <= self.most)
 
     def exceeded(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Return whether any of the tensors that the limit concerns exceeds it."""
+        """Return whether any of the tensors that the limit concerns lies outside its bounds."""
         tensors = {
             Tensors.INPUTS: (*inputs,),
             Tensors.OUTPUTS: (*outputs,),
@@ -98,10 +98,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         since: The first minor release with it; empty for the oldest known.
         until: The last minor release with it; empty for the newest known.
         macos_below: The macOS version below which it applies; empty for every version.
-        dtypes: The dtypes, or groups of them, that it refuses; empty for any.
+        dtypes: The refused dtypes, or groups of them such as `complex`; empty when the dtype does not matter.
         limit: The limit beyond which the call is refused; None for no limit.
-        indivisible: Whether it applies only when height or width of the first input and of the first output do not
-            divide each other.
+        indivisible: Whether it applies only when, in height or in width, neither the size of the first input nor
+            that of the first output divides the other.
         effect: What happens to the call.
         error: Python's exception, where it raises.
         certain: False when the refusal also depends on an argument or a code path that is not described here.
@@ -129,11 +129,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def needs_shapes(self) -> bool:
-        """Return whether the restriction depends on shapes, so that dtypes do not show whether a call meets it."""
+        """Return whether the restriction depends on shapes, so that dtypes cannot decide whether a call meets it."""
         return self.limit is not None or self.indivisible
 
     def applies(self, inputs: Sequence[TensorMeta], outputs: Sequence[TensorMeta]) -> bool:
-        """Return whether a call with these tensors meets the restriction."""
+        """Return whether a call with these tensors meets every condition of the restriction on dtypes and shapes."""
         if self.dtypes and not any(tensor.dtype in self.refused for tensor in (*inputs, *outputs)):
             return False
         if self.limit is not None and not self.limit.exceeded(inputs, outputs):
@@ -199,7 +199,7 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def cast_rules() -> tuple[CastRule, ...]:
-    """Return the errors of copies with unsupported dtypes, by release."""
+    """Return the errors of copies with unsupported dtypes, one entry for each range of releases."""
     return _file().cast
 
 
@@ -215,10 +215,10 @@ def moves() -> frozenset[str]:
 
 
 def item_size(dtype: str) -> int:
-    """Return the bytes of one element of a dtype by torch's name.
+    """Return the bytes of one element of a dtype; 1 for one with less than 8 bits.
 
     Raises:
-        KeyError: The name is not a dtype with a size in its name.
+        KeyError: The name is not `bool` and holds no number of bits.
     """
     if dtype == "bool":
         return 1

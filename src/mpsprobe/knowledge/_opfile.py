@@ -53,19 +53,19 @@ class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         form: The version of the schema; see `FORM`.
         torch: The minor release, such as `"2.13"`.
         wheel: The wheel in which the facts were read.
-        minimum_macos: The macOS version in the binary's error message. `environment` has the true minimum (2.5
-            names 12.3 and needs 13.0).
+        minimum_macos: The macOS version in the binary's error message, which may be too low (torch 2.5 names 12.3
+            and needs 13.0); `environment` has the true minimum.
         dtypes: The dtypes that the backend accepts, each with the oldest macOS for it; `""` when any version
             will do.
         ops: Every op of the release, by its kernel.
         via: For each composite op that cannot run, the missing ops that its kernel calls.
-        may_reach: For each composite op that can fail, the missing ops that some path of its kernel calls.
+        may_reach: For each composite op that may fail, the missing ops that only some path of its kernel calls.
         messages: Messages in the binary, each with the ops whose kernels can reach it.
         autocast: Ops by cast policy, as registered under AutocastMPS.
         autograd: The ops with their own kernel under AutogradMPS.
         sparse: Ops by dispatch key (`SparseMPS`, `SparseCsrMPS`).
-        unimplemented: PyTorch's own list for its tests, `UNIMPLEMENTED_XFAILLIST`, which wheels ship from 2.8 on:
-            OpInfo names with variant, each with the dtypes that fail; None for all.
+        unimplemented: PyTorch's own list for its tests, `UNIMPLEMENTED_XFAILLIST`, which wheels ship from 2.8 on;
+            empty before: OpInfo names with variant, each with the dtypes that fail, or None for all dtypes.
     """
 
     form: int

@@ -29,7 +29,7 @@ def torch_release(text: str) -> Version:
 
 
 def macos_version(text: str) -> Version:
-    """Parse a macOS version such as `14.4.1`.
+    """Parse a macOS version such as `14` or `14.4.1`.
 
     Raises:
         UsageError: The text is not a version.
@@ -55,7 +55,7 @@ _PLAIN = (
 
 
 def qualified(op: str) -> str:
-    """Return an overload name with its namespace and without `.default`, as PyTorch's error messages write it.
+    """Return an op's name with its namespace (`aten` where none is given) and without `.default`.
 
     `aten.add.Tensor`, `torch.ops.aten.add.Tensor` and `add.Tensor` give `aten::add.Tensor`.
     """
@@ -72,13 +72,13 @@ def qualified(op: str) -> str:
 
 
 def below_torch(op: str) -> str:
-    """Return the name of a Python function relative to `torch`: `nn.functional.gelu` for `F.gelu`."""
+    """Return the name of a Python function below `torch`: `nn.functional.gelu` for `F.gelu`, `abs` for `torch.abs`."""
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     return f"nn.functional.{name[2:]}" if name.startswith("F.") else name
 
 
 def python_name(op: str) -> str | None:
-    """Return the ATen base name for a Python function's name; None when `op` is not written as one."""
+    """Return the ATen name of a Python function: `aten::linalg_svd` for `torch.linalg.svd`; else None."""
     name = op.strip().strip("'\"`").removesuffix("()")
     if name.startswith("F."):
         name = f"torch.{below_torch(name)}"
@@ -98,8 +98,8 @@ def python_name(op: str) -> str | None:
 def module_functions(op: str) -> tuple[str, ...]:
     """Return the ATen base names that a module of `torch.nn` may call, such as `conv2d` for `torch.nn.Conv2d`.
 
-    The name of a module without data is converted to snake case, with and without suffixes of classes (`_loss`, a
-    number of dimensions). Empty when `op` is not written as a module.
+    For a class that `data/modules.toml` lacks, the names are guessed: its name in snake case, also without `_loss`,
+    a number of dimensions or underscores. They need not exist. Empty when `op` is not written as a module.
     """
     name = op.strip().strip("'\"`").removesuffix("()").removeprefix("torch.")
     class_name = name.removeprefix("nn.")
@@ -128,7 +128,7 @@ def base(op: str) -> str:
 
 
 def suggestions(op: str, known: Collection[str], limit: int = 3) -> list[str]:
-    """Return up to `limit` known names that a misspelt one may mean, best first."""
+    """Return up to `limit` known base names of the same namespace that resemble a misspelt one, best first."""
     wanted = _letters(op)
     namespace = op.partition("::")[0]
     same = (name for name in known if name.partition("::")[0] == namespace)
@@ -146,7 +146,7 @@ def _letters(op: str) -> str:
 
 
 def overloads(wanted: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the overloads of one base name, the most common ones first."""
+    """Return the known overloads of a base name: functional ones before `out` and Dimname ones, `.Tensor` first."""
     found = [name for name in known if base(name) == wanted]
     return tuple(sorted(found, key=_rarity))
 
@@ -157,13 +157,13 @@ def _rarity(name: str) -> tuple[bool, bool, bool, str]:
 
 @functools.cache
 def opinfo_ops() -> Mapping[str, tuple[str, ...]]:
-    """Return the overloads (without `aten::`) that the CPU samples of each OpInfo run, by `name:variant`."""
+    """Return the overloads (without `aten::`) that each OpInfo's samples run on the CPU, by `name:variant`."""
     path = Path(__file__).parent / "data" / "ops" / "opinfo.json"
     return msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, ...]])
 
 
 def run_by(function: str) -> tuple[str, ...]:
-    """Return the overloads that PyTorch's operator tests run for a Python function, such as `nn.functional.gelu`."""
+    """Return the overloads that OpInfo tests of a Python function (`nn.functional.gelu`) run; empty without one."""
     found = {
         op for name, called in opinfo_ops().items() if name.partition(":")[0] == function for op in called
     }
@@ -242,7 +242,11 @@ class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def plain(text: str) -> str:
-    """Return the text without terminal colours, box drawing, quote marks, HTML entities and progress-bar returns."""
+    """Return the text without what terminals, chats and logs add to it.
+
+    Removed are terminal colours, box drawing, quote marks and pytest's `E`; typographic quotes, HTML entities,
+    escaped newlines and quotes, and carriage returns become plain characters.
+    """
     text = _ANSI.sub("", text).translate(_PLAIN_CHARACTERS)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\\n" in text:  # a JSON log, or repr() of an exception
@@ -256,11 +260,13 @@ def plain(text: str) -> str:
 
 
 def frames_before(text: str, end: int) -> list[Frame]:
-    """Return the stack above position `end`, outermost first: the frames since the last `Traceback`.
+    """Return the stack frames above position `end`, in the order of the text, for Python the outermost first.
+
+    Only frames after the last `Traceback` count, and without one those in the 20,000 characters before `end`.
 
     Args:
         text: The text as `plain` returns it.
-        end: The position where the message begins.
+        end: The position where the message begins; frames in the rest of its line count too.
     """
     begin = max(0, end - _REACH)
     traceback = text.rfind("Traceback (most recent call last)", begin, end)
@@ -272,11 +278,11 @@ def frames_before(text: str, end: int) -> list[Frame]:
 
 
 def frames_after(text: str, start: int) -> list[Frame]:
-    """Return the stack that faulthandler prints below a crash, outermost first.
+    """Return the stack that faulthandler prints below a crash, outermost first; empty when there is none.
 
     Args:
         text: The text as `plain` returns it.
-        start: The position where the message ends.
+        start: The position where the message ends; the stack must begin within 20,000 characters of it.
     """
     begin = text.find("(most recent call first)", start, start + _REACH)
     if begin < 0:

@@ -1,4 +1,4 @@
-"""Read the statement of a quantisation in a config: its place, method, bits, group size and number format.
+"""Read how a config states its quantisation: the place, method, bits, group size and number format.
 
 The methods by release and the packages that they need are in `data/quantisation.toml`.
 """
@@ -26,7 +26,7 @@ class RequiredPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: The name of the distribution.
         macos: `wheel` (installs on a Mac), `source` (must be built there) or `none` (cannot be installed).
         seen: The release that was examined, and what was found.
-        install: The arguments of pip, where they are more than the name.
+        install: The arguments of `pip install`, where the name does not suffice; else empty.
     """
 
     name: str
@@ -36,7 +36,10 @@ class RequiredPackage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What some releases of a library do with a method on a Mac; the data file describes the fields."""
+    """What a library does on a Mac, in a range of its releases, with checkpoints of a method.
+
+    The head of `data/quantisation.toml` describes the fields.
+    """
 
     releases: str
     outcome: str
@@ -58,7 +61,7 @@ class Loading(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RefusedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A statement with which a method's kernels raise on MPS, once the checkpoint is loaded.
+    """Values in a quantisation config for which a method's kernels raise on MPS, although the checkpoint loads.
 
     Attributes:
         key, values: The key of the quantisation config, and its values for which the kernels raise.
@@ -93,7 +96,7 @@ class MlxReads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A method of quantisation; the data file describes the fields."""
+    """A method of quantisation; the head of `data/quantisation.toml` describes the fields."""
 
     id: str
     names: tuple[str, ...]
@@ -123,7 +126,7 @@ def methods() -> tuple[Method, ...]:
 
 
 def package(name: str) -> RequiredPackage | None:
-    """Return the facts about a package by its name; None for one that the data does not have."""
+    """Return the facts about a package, its name in any spelling that PEP 503 treats alike; None without data."""
     wanted = _canonical(name)
     return next((one for one in _data().packages if _canonical(one.name) == wanted), None)
 
@@ -162,19 +165,22 @@ class Quantised:
     """How a checkpoint is quantised, according to its config.
 
     Attributes:
-        method: The method; None for one that the data does not have.
+        method: The method; None when the data has none of that name.
         name: The name of the method as the config spells it.
         bits: The bits of a quantised weight, without scales.
-        stored_bits: The bits of a quantised weight, including its share of the scales.
-        kept: Parts of the names of modules that are not quantised.
+        stored_bits: The bits of a weight in the file, including its share of the scales; 16 where weights are
+            stored plain and quantised while the model runs.
+        kept: Names, or dotted parts of names, of the modules that are not quantised; one with `re:` is a pattern.
         stated_in: The place that states it, where that is not the top of config.json: a part of the config
             (`"text_config"`), a file beside it (`"quantize_config.json"`), or `"the names of its tensors"`.
         float8: Whether weights or activations are float8 tensors.
         key: The key of the config that states it.
-        refused: Why the method's kernels raise on MPS with this statement; None where they do not.
+        refused: The entry of the data according to which the method's kernels raise on MPS; None where none
+            applies.
         mlx: Whether mlx-lm loads the checkpoint as it is, as far as the config shows.
         layers: Patterns of names of modules whose stored bits differ from the rest, each with those bits.
-        words: The texts of the statement by key, for releases that tell methods apart by them.
+        words: The keys of the statement whose values are texts, with those; some releases load a method differently
+            depending on one of them.
     """
 
     method: Method | None
@@ -192,12 +198,12 @@ class Quantised:
 
     @property
     def embeddings(self) -> bool:
-        """Return whether embeddings are quantised too, as MLX does."""
+        """Return whether embeddings are quantised too, which is so only in checkpoints of MLX."""
         return self.method is not None and self.method.native == "mlx"
 
     @property
     def title(self) -> str:
-        """Return the method and its bits: `"GPTQ, 4 bits"`."""
+        """Return the method and its bits: `"GPTQ, 4 bits"`, or `"GPTQ, 4 bits and others"` where layers differ."""
         if self.name == NO_METHOD:
             return "quantised by a method that it does not name"
         title = self.method.title if self.method else self.name
@@ -210,8 +216,9 @@ class Quantised:
 def find(config: Mapping[str, Any]) -> Quantised | None:
     """Return how a checkpoint is quantised according to its `config.json`; None where the config states nothing.
 
-    The keys `quantization_config` and `compression_config` count, in the config itself or in any part of it, and
-    MLX's own `quantization`.
+    The first of the keys `quantization_config`, `compression_config` and MLX's `quantization` counts, in the config
+    itself or, after it, in any part of it down to three levels. An empty `quantization_config` at the top counts as
+    a method that is not named.
     """
     for place, part in parts(config):
         named = "quantization_config" in part and not place
@@ -268,10 +275,11 @@ def of_statement(stated: Mapping[str, Any], place: str = "", method: str = "") -
 
 
 def _by_layer(stated: Mapping[str, Any], method: Method) -> Iterator[tuple[str, float]]:
-    """Yield patterns of names of modules with their stored bits, the first that fits first, where bits are mixed.
+    """Yield patterns of names of modules with their stored bits, where a statement gives some layers other bits.
 
-    MLX names modules beside its sizes, AutoRound in `extra_config`, ModelOpt in `quantized_layers`; GPTQModel's
-    `dynamic` and the groups of compressed-tensors have regular expressions.
+    The first pattern that matches a name decides. MLX lists modules beside its sizes, AutoRound in `extra_config`,
+    ModelOpt in `quantized_layers`; the keys of GPTQModel's `dynamic` and the targets of compressed-tensors are
+    regular expressions. One that does not compile is skipped.
     """
     for source in (
         stated if method.native == "mlx" else {},
@@ -306,7 +314,7 @@ def _sizes(stated: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored(stated: Mapping[str, Any], method: Method) -> float:
-    """Return the bits of a weight with its share of the scales, for one statement of sizes."""
+    """Return the stored bits of a weight, including its share of the scales, according to one statement of sizes."""
     bits, group = bits_of(stated, method), group_of(stated, method)
     return bits + (scale_bits_of(stated, method) / group if group and bits < PLAIN_BITS else 0.0)
 
@@ -320,7 +328,7 @@ def _compiles(pattern: str) -> bool:
 
 
 def _mlx_reads(method: Method, stated: Mapping[str, Any], bits: float, group: int) -> bool:
-    """Return whether mlx-lm loads the checkpoint as it is; conditions that no config shows count as unmet."""
+    """Return whether mlx-lm loads the checkpoint as it is; False where that also depends on what no config shows."""
     reads = method.mlx
     if method.native == "mlx":
         return True
@@ -362,7 +370,7 @@ def weight_bytes(quantised: Quantised, plain_bytes: int, linear: Mapping[str, tu
 def parts(
     config: Mapping[str, Any], place: str = "", depth: int = 0
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield a config and the configs of its parts, each with its path."""
+    """Yield a config and the objects in it, down to three levels, each with its dotted path (first an empty one)."""
     yield place, config
     for key, value in config.items():
         if isinstance(value, Mapping) and key not in _STATEMENTS and depth < _DEEPEST:
@@ -421,8 +429,9 @@ def bits_of(stated: Mapping[str, Any], method: Method | None) -> float:
 def has_float8(stated: Mapping[str, Any]) -> bool:
     """Return whether weights, scales or activations are float8.
 
-    A statement names float8, or has a group of compressed-tensors with weights of 8-bit floating-point numbers, with
-    NVFP4 weights (their scales are float8) or with floating-point activations, whose zero points are.
+    They are where the number format that the config names is a float8 one, where it is NVFP4 (whose scales are
+    float8), and where a group of compressed-tensors has floating-point activations, or floating-point weights that
+    have 8 bits or the strategy `tensor_group`.
     """
     if re.match(r"nvfp4", str(stated.get("format") or stated.get("quant_algo") or ""), re.IGNORECASE):
         return True
@@ -438,7 +447,7 @@ def has_float8(stated: Mapping[str, Any]) -> bool:
 
 
 def _groups(stated: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Yield weights and input activations of each group of compressed-tensors; empty where a group has none."""
+    """Yield the settings of weights and input activations of each compressed-tensors group; `{}` for missing ones."""
     groups = stated.get("config_groups")
     for group in groups.values() if isinstance(groups, Mapping) else ():
         if isinstance(group, Mapping):

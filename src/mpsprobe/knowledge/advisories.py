@@ -60,17 +60,17 @@ class Match(msgspec.Struct, frozen=True):
 
     @property
     def why(self) -> str:
-        """Return why the match is uncertain, as one phrase; empty for a certain match."""
+        """Return why the match is not certain, reasons separated by semicolons; empty for a certain match."""
         parts = [str(threshold) for threshold in self.later]
         parts += [f"not known: {words}" for words in (", ".join(self.unknown),) if words]
         parts += [f"only if: {words}" for words in (" or ".join(self.circumstances),) if words]
         return "; ".join(parts)
 
     def is_reached(self, longest: int | None) -> bool:
-        """Return whether the model's own maximum meets a critical advisory, with no other condition unknown.
+        """Return whether a longer prompt, which the model accepts, certainly triggers this critical advisory.
 
         Args:
-            longest: The greatest number of tokens that the model takes; None when unknown.
+            longest: The greatest number of tokens that the model accepts; None when unknown, which gives False.
         """
         if longest is None or self.unknown or self.circumstances or not self.later:
             return False
@@ -108,7 +108,7 @@ def by_id(id_: str) -> Advisory:
 
 @lru_cache(maxsize=64)
 def applicable(torch: str, macos: str | None = None, chip: str | None = None) -> tuple[Match, ...]:
-    """Return the advisories about this torch, macOS and chip, whatever runs on them.
+    """Return the advisories that hold, or may hold, for this torch, macOS and chip, before any op use is compared.
 
     Args:
         torch: A release or build, such as `"2.8.0"` or `"2.9.0.dev20250801"`.
@@ -166,7 +166,7 @@ def match_later(
     chip: str | None = None,
     modes: frozenset[Mode] | None = None,
 ) -> list[Match]:
-    """Return the advisories that only a larger workload would meet: longer inputs, or more at once.
+    """Return the advisories that `use` does not meet and that a larger workload would: longer inputs, or more at once.
 
     Args:
         use: See `match`.
@@ -174,6 +174,9 @@ def match_later(
         macos: See `applicable`.
         chip: See `applicable`.
         modes: See `match`.
+
+    Returns:
+        A match for each, never certain, with the size that must be reached in `later`.
 
     Raises:
         UsageError: A version cannot be parsed.
@@ -192,7 +195,7 @@ def match_later(
 
 
 def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
-    """Return the match of one form of a call with an advisory; None when a condition is violated."""
+    """Return the match of one form of a call with an advisory; None when every set of conditions is violated."""
     advisory, use = candidate.advisory, form.use
     doubts = (form.doubt,) if form.doubt else ()
     answers = [(case, case.holds(use, modes)) for case in advisory.when]
@@ -207,7 +210,7 @@ def _met(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match |
 
 
 def _met_later(candidate: Match, form: Form, modes: frozenset[Mode] | None) -> Match | None:
-    """Return the match that a larger workload would give; None when no larger workload meets the advisory."""
+    """Return the match that the smallest sufficient growth would give; None when growth cannot meet the advisory."""
     advisory, use = candidate.advisory, form.use
     reached = []
     for case in advisory.when:
@@ -228,7 +231,7 @@ def _doubts(match: Match) -> tuple[int, int]:
 
 
 def _candidates(use: OpUse, torch: str, macos: str | None, chip: str | None) -> Iterator[tuple[Match, Form]]:
-    """Yield the advisories about a Mac and an op, each with the form of the call that it names."""
+    """Yield each advisory for this Mac that names the op of `use`, with the form of the call under that name."""
     index = _by_op(torch, macos, chip)
     if not any(name in index for name in names(base_name(use.op))):
         return
@@ -255,7 +258,8 @@ def _match(
 def of_op(op: str) -> list[Advisory]:
     """Return the advisories about an op, in any spelling that `ops.normalise` accepts.
 
-    Without an overload, advisories about any overload count, and those about the ops that it calls.
+    With an overload, only advisories about it or about all overloads count. Without one, those about any overload
+    count, and those about related ops: what it calls, its in-place form and its gradient.
 
     Raises:
         UnknownOpError: No release has such an op; the hint suggests similar names.

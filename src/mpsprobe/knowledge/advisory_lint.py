@@ -43,7 +43,7 @@ Exists = Callable[[str, str], bool]
 
 
 def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | None = None) -> Iterator[str]:
-    """Yield one line for each breach of a rule.
+    """Yield one line for each breach of a rule, with the id of the advisory.
 
     Args:
         found: The advisories.
@@ -59,7 +59,7 @@ def lint(found: Sequence[Advisory], releases: Sequence[str], exists: Exists | No
 
 
 def op_exists(op: str, release: str) -> bool:
-    """Return whether a torch release has `op`; a name without overload covers any of its overloads."""
+    """Return whether a torch release has `op`; a name without overload needs any one of its overloads."""
     return op in _names(ops.release(release).torch)
 
 
@@ -163,7 +163,7 @@ def _examples(advisory: Advisory) -> Iterator[str]:
 
 
 def answer_to(advisory: Advisory, example: Example) -> Certainty | None:
-    """Return what the matcher answers about an example; without an op, whether the advisory applies to the Mac."""
+    """Return the certainty with which an advisory matches an example (without an op: its Mac); None for no match."""
     macos, chip = example.macos or None, example.chip or None
     if example.op:
         modes = None if example.modes is None else frozenset(example.modes)

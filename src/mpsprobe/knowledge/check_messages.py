@@ -1,10 +1,9 @@
-"""Findings made of the checks in PyTorch's MPS sources, where no message of the catalogue tells a text.
+"""Explain the texts of checks in PyTorch's MPS sources where the hand-written catalogue of messages has no entry.
 
-The catalogue says what a text is about and what was done about it; a check only tells whose fault it is (every device
-has the check, or MPS alone), which op raised it and which releases have it.
-
-Data: `data/check_texts.json`, written by `tools/op_support/check_texts.py` from the macOS wheels of each release. They
-are what `error_texts` falls back on where no hand-written message tells a text: they say less, but of every check.
+The catalogue of `error_texts` says what a text is about and what was done about it. A check's text only shows
+whether every device has that check or only MPS, which op raises it and which releases have it: less, but for every
+check.
+Data: `data/check_texts.json`, written by `tools/op_support/check_texts.py` from the macOS wheels of each release.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import msgspec
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge.error_texts import Cause, Message, TextMatch, flexible
 
-#: What a text says that refuses something which other devices take.
+#: The words of a text that refuses what other devices accept.
 _REFUSES = re.compile(
     r"support|implement|only (?:works|available|for)|MPS doesn.t|[Mm]ac ?OS|limit|exceed|larger than|too large"
     r"|2\*\*|2\^",
 )
 
-#: What stands before a message: the name of the exception.
+#: The end of an exception's name, which comes before its message.
 _BEGINNING = r"(?:Error|Warning|Exception): "
 
 
@@ -34,9 +33,9 @@ class CheckText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     Attributes:
         text: The string as the wheels hold it.
         file: The source file that holds it in the newest of those releases, relative to PyTorch's root.
-        first, last: minor releases, the oldest and the newest whose wheel holds it.
-        ops: The ops whose kernels raise it; empty where the function is not named after an op, or many ops share
-            it.
+        first, last: The oldest and the newest minor release whose wheel holds it.
+        ops: The ops whose kernels raise it; empty where the function that raises it has not the name of an op, or
+            where many ops share it.
         every_device: Whether code outside the MPS sources refers to the same string, so that the CPU checks it,
             too.
     """
@@ -50,12 +49,12 @@ class CheckText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
     @property
     def refuses(self) -> bool:
-        """Return whether the text words a limit of MPS, rather than what the arguments must be."""
+        """Return whether the text states a limit that only MPS has, rather than what the arguments must be."""
         return not self.every_device and bool(_REFUSES.search(self.text))
 
     @cached_property
     def telling(self) -> bool:
-        """Return whether the text is specific, so that no other text is likely to contain it."""
+        """Return whether the text is specific: it names MPS, or has 4 words or 30 characters."""
         return "MPS" in self.text or "mps" in self.text or len(self.flat.split()) >= 4 or len(self.flat) >= 30
 
     @cached_property
@@ -74,7 +73,11 @@ def load_all() -> tuple[CheckText, ...]:
 def among(flat: str) -> list[CheckText]:
     """Return the texts that a message contains, without those that are a part of another one of them.
 
-    A short one counts where the message begins with it (`RuntimeError: Invalid memory format`).
+    A text that is not specific (see `CheckText.telling`) counts only directly after the name of an exception
+    (`RuntimeError: Invalid memory format`).
+
+    Args:
+        flat: The message, with each run of white space replaced by one space.
     """
     found = [
         check
@@ -91,7 +94,7 @@ def _is_part(check: CheckText, other: CheckText) -> bool:
 #: Ids of the findings that are made here.
 EVERY_DEVICE, LIMIT, KERNEL = "check-of-every-device", "limit-of-mps-kernel", "check-of-mps-kernel"
 
-#: Lines in which a check of another library, or a sentence, cannot be taken for one of PyTorch.
+#: Lines that report an error or warning, so that a match in them is not just a sentence of the user's.
 _RAISED = re.compile(
     r"Error|Warning|Exception|\b(?:terminating|failed|Expected|MPS)\b|^\s*[\w.]+(?:\(\))?:", re.IGNORECASE
 )
@@ -103,10 +106,10 @@ _OTHER_BACKEND = re.compile(
 _NOT_OF_A_CHECK = re.compile(
     r"^\s*(?:[\w.]+\.)?(?:ValueError|TypeError|AssertionError|KeyError|ImportError|OSError)\b: "
 )
-#: The length up to which a text is too common to be known by itself in such a line.
+#: A shorter text is too common to be recognised in such a line.
 _COMMON = 40
 _BEGINS = re.compile(r"\w*(?:Error|Exception|Warning)\b: ")
-#: Findings further apart than this many characters are of two messages.
+#: Findings that are this many characters apart, or more, belong to two messages.
 _NEAR = 500
 _DTYPE = re.compile(
     r"d?type|float|half|int(?:eger|egral|\d+)|long|complex|bool|double|BFloat16|non-float", re.IGNORECASE
@@ -119,7 +122,8 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
 
     Args:
         text: The plain text that `find` searched.
-        found: The findings of the catalogue, in order. A generic one gives way to a check of the same line.
+        found: The findings of the catalogue, in order. A generic one is dropped where a check belongs to the same
+            message; a specific one keeps checks of that message out.
 
     Returns:
         The findings of both, in the order of the text.
@@ -152,7 +156,7 @@ def with_checks(text: str, found: list[TextMatch]) -> list[TextMatch]:
 
 
 def _one_message(one: TextMatch, other: TextMatch, text: str) -> bool:
-    """Return whether two findings belong to one message, which may be wrapped: no other exception begins between."""
+    """Return whether two findings belong to one message: they are near, and no exception begins between them."""
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and not _BEGINS.search(text, first.end, second.start)
 

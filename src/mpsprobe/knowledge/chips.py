@@ -24,7 +24,7 @@ _ALUS_PER_CORE = 128
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One configuration in which a chip is sold.
+    """One number of GPU cores with which a chip is sold, with its memory sizes and bandwidth.
 
     Attributes:
         gpu_cores: The number of GPU cores.
@@ -87,7 +87,7 @@ class WorkingSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         memory_gib: The physical memory of that Mac in GiB.
         since_macos: The first major macOS version for which the share holds.
-        share: The share of the physical memory, from 0 to 1.
+        share: recommendedMaxWorkingSetSize divided by the physical memory, from 0 to 1.
         source: Where it was read.
     """
 
@@ -147,9 +147,10 @@ def find(name: str) -> Chip | None:
 def working_set(memory_bytes: int, macos: str | None = None) -> tuple[int, WorkingSet]:
     """Predict recommendedMaxWorkingSetSize, the bytes that Metal advises a process to use on a Mac.
 
-    The share is that of the observed Mac with the most memory not above this one's, on the newest observed macOS
-    not above `macos`. A memory size below every observation of that macOS uses the previous one, whose shares are
-    smaller. Without `macos` the oldest shares are used, because they are the smallest.
+    The share is taken from the newest observed macOS that is not newer than `macos`, and there from the Mac with
+    the most memory that is not more than this one's. Where that macOS has no Mac with so little memory, the next
+    older one with such a Mac decides. A Mac with less memory than every observed one is treated as the smallest
+    observed one. Without `macos` the oldest observations are used, because their shares are the smallest.
 
     Args:
         memory_bytes: The physical memory in bytes.
@@ -185,8 +186,8 @@ def max_buffer(memory_bytes: int, macos: str | None = None) -> int:
     """Predict Metal's maxBufferLength in bytes: PyTorch refuses a buffer of this size or more ("Invalid buffer size").
 
     Every Mac in `buffer_observations` reports three quarters of its recommended working set, rounded down to a page
-    of 16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. The limit is therefore as certain
-    as `working_set`.
+    of 16 KiB; a working set raised with `iogpu.wired_limit_mb` does not raise it. The prediction is therefore as
+    certain as that of `working_set`.
 
     Args:
         memory_bytes: The physical memory in bytes.

@@ -20,13 +20,13 @@ _FILE = Path(__file__).parent / "data" / "cloud.toml"
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A GPU for rent from one provider.
+    """A GPU that a provider rents out, at a price by the hour or by the month.
 
     Attributes:
         provider: The name of the provider.
         gpu: The name of the GPU in the offer.
         memory_gib: The memory of the GPU in GiB.
-        setup_min: The minutes from the decision to a shell, including the boot of the machine.
+        setup_min: The minutes from the decision to rent until a shell is open on the booted machine.
         source: Where the row was read.
         date: When the row was read, as an ISO 8601 date.
         hardware: The name of its row in the hardware table; empty when it has none.
@@ -53,7 +53,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"{self.provider} {self.gpu}: a figure is below zero")
 
     def months_old(self, today: datetime.date) -> float | None:
-        """Return the age of the price in months; None when its date is malformed."""
+        """Return the age of the price in months of 30.4 days; None when its date is malformed."""
         try:
             return (today - datetime.date.fromisoformat(self.date)).days / 30.4
         except ValueError:
@@ -66,7 +66,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The owner's plan of inferences, or of training.
+    """The amount of computing that a user plans: inferences of an experiment, or an epoch of training.
 
     Attributes:
         samples: The number of inferences of the experiment itself, or of samples in the data where a model is
@@ -100,7 +100,7 @@ class ExperimentPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def words(self) -> str:
-        """Return the plan in words, to be put into a sentence: `"one workload; --samples N counts more"`."""
+        """Return the plan as a phrase for reports: `"300 samples and 2,000 perturbation runs (given by the user)"`."""
         if self.step_rows is not None:
             if self.samples == self.step_rows:
                 return "one optimisation step; --samples N counts those of an epoch"
@@ -117,7 +117,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Assumed transfer rates, in bytes per second.
 
     Attributes:
-        rented_down: The rate of fetching weights to a rented GPU, including loading.
+        rented_down: The rate at which weights are downloaded to a rented GPU and loaded.
         home_down: The rate of fetching weights to the Mac.
         home_up: The rate of sending samples from the Mac to a rented GPU.
         mac_load: The rate of loading weights from the Mac's disk to its GPU.
@@ -136,7 +136,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of offers, with its network rates and plan."""
+    """The content of a price file: offers, network rates and an optional plan."""
 
     offers: list[Offer]
     network: Network

@@ -86,7 +86,7 @@ _SCALAR_TYPE = {
     "complex64": "ComplexFloat",
     "complex128": "ComplexDouble",
 }
-#: Ops that copy a tensor into another, whose dtype may differ. The first two are recorded as (target, source).
+#: Ops that copy a tensor into another, whose dtype may differ. Those of `_INTO` are recorded as (target, source).
 _INTO = frozenset({"copy_", "copy"})
 _COPIES = _INTO | {"_copy_from", "_copy_from_and_resize", "_to_copy", "to"}
 #: getMPSDataType, aten/src/ATen/native/mps/OperationUtils.mm
@@ -110,10 +110,11 @@ class UnknownDtypeError(UsageError):
 
 
 class Restriction(msgspec.Struct, frozen=True):
-    """A restriction that a call meets, or would meet for some arguments.
+    """A restriction that a call meets, or would meet with certain arguments.
 
     Attributes:
-        message: PyTorch's message.
+        message: PyTorch's message, or a sentence of ours for a restriction known only from PyTorch's expected test
+            failures.
         certain: False when the call may or may not meet it.
         source: Where the restriction was read.
         effect: What happens to the call.
@@ -187,10 +188,10 @@ def _rules_of(op: str, minor: str) -> tuple[Rule, ...]:
 
 @functools.cache
 def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
-    """Return the dtypes that PyTorch's own tests expect to fail, by the ops that an operator test (OpInfo) covers.
+    """Return the dtypes in which PyTorch's own MPS tests of an op are expected to fail, as a rule for each such op.
 
-    An OpInfo covers an op when its samples compute only that op. An op that several OpInfos cover, such as
-    convolution, is refused only the dtypes that all of them are.
+    Only operator tests (OpInfos) whose samples compute a single op count. For an op that several of them test, only
+    the dtypes count that fail in all of them.
     """
     refused: dict[str, frozenset[str]] = {}
     listed = ops.release(minor).unimplemented
@@ -215,15 +216,18 @@ def _test_failures(minor: str) -> Mapping[str, tuple[Rule, ...]]:
 
 
 def check(op: str, dtypes: Iterable[str], torch: str, macos: str | None = None) -> Restriction | None:
-    """Return the restriction that a call with tensors of these dtypes meets, certain ones first; None for none.
+    """Return the restriction that a call with tensors of these dtypes meets; None for none.
 
-    Rules about shapes are left to `check_tensors`.
+    One that is certain comes before one that is possible. Rules about shapes are left to `check_tensors`.
 
     Args:
         op: An overload name in any spelling.
         dtypes: The dtypes of its tensor arguments, without the `torch.` prefix.
         torch: A version that `ops.resolve_release` accepts.
         macos: The version of macOS, such as `"13.6"`; None for one that is new enough for the release.
+
+    Raises:
+        UnknownReleaseError: There is no data on this release.
     """
     wanted = frozenset(dtypes)
     name = _pasted.base(_pasted.qualified(op)).removeprefix("aten::")
@@ -255,7 +259,14 @@ def check_tensors(
     torch: str,
     macos: str | None = None,
 ) -> Restriction | None:
-    """Return the restriction that a recorded call meets, by its dtypes, shapes and devices; None for none."""
+    """Return the restriction that a recorded call meets, by its dtypes, shapes and devices; None for none.
+
+    One on dtypes that is certain comes first, then one on shapes that is certain, then those that are possible. Of
+    a copy only the dtypes and devices of source and target count.
+
+    Raises:
+        UnknownReleaseError: There is no data on this release.
+    """
     if _base(op) in _COPIES:
         return _check_copy(op, inputs, outputs, torch, macos)
     by_dtype = check(op, {tensor.dtype for tensor in inputs}, torch, macos)
@@ -269,11 +280,11 @@ def check_tensors(
 def refused_copy(
     source: str, target: str, torch: str, macos: str | None = None, *, rearranges: bool = False
 ) -> Restriction | None:
-    """Return the restriction that keeps MPS from copying memory that is on it; None where it copies.
+    """Return the restriction that a copy of memory on MPS meets, by its dtypes; None where the copy works.
 
-    A copy that keeps dtype and layout moves bytes and accepts any dtype. A copy that casts, or that gathers a view,
-    runs a kernel, which must support the dtypes of both sides. (A copy from the CPU casts there first, so its
-    source does not count.)
+    A copy that keeps dtype and layout moves bytes and accepts any dtype. A copy that casts, or one between tensors
+    of which one is not contiguous, runs a kernel that must support both dtypes. Not for copies from the CPU: these
+    cast there first, so that the dtype of the source does not matter.
 
     Args:
         source: The dtype that is read.
@@ -323,7 +334,7 @@ def usable(op: str, torch: str, macos: str | None = None) -> frozenset[str]:
 
 
 def text(rule: Rule, dtypes: Iterable[str]) -> str:
-    """Return the message of a rule for a call whose tensors have these dtypes."""
+    """Return a rule's message with `{dtype}` replaced by c10's name of the first refused dtype among `dtypes`."""
     refused = next((dtype for dtype in sorted(dtypes) if dtype in rule.refused), "")
     return rule.message.replace("{dtype}", scalar_type(refused))
 

@@ -16,7 +16,7 @@ from mpsprobe import toml
 
 _DATA = Path(__file__).parent / "data"
 _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
-#: Weights of so many bits are not quantised.
+#: The bits of a weight that is not quantised.
 _WHOLE = 16
 
 
@@ -27,10 +27,11 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: `"MLX"` or `"llama.cpp"`.
         share: The share of the memory bandwidth that decoding reaches, from 0 to 1.
         overhead_ms: The fixed cost of a token in milliseconds.
-        mixture: The factor by which a mixture of experts takes longer for the quantised weights that it reads.
-        low: The lower bound of measured rate over expected rate; four in five points lie between `low` and
+        mixture: The factor by which reading quantised weights takes longer in a mixture of experts than in a dense
+            model.
+        low: The lower bound of measured rate divided by expected rate; four in five points lie between `low` and
             `high`.
-        high: The upper bound of measured rate over expected rate.
+        high: The upper bound of measured rate divided by expected rate.
         compute_share: The share of the ALUs' float32 peak that prompts and diffusion reach, from 0 to 1.
         bits: The stored bits of a weight, by the name of the quantisation.
         table: The web address of the engine's own published measurements.
@@ -51,13 +52,13 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def seconds_per_token(
         self, bandwidth: float, parameters: float, bits: float, *, mixture: bool = False
     ) -> float:
-        """Return the expected time of a token in seconds.
+        """Return the expected time of decoding one token in seconds: reading its weights, plus a fixed cost.
 
         Args:
             bandwidth: The bandwidth of the Mac's memory in bytes per second.
             parameters: The number of parameters that a token reads.
             bits: The bits of a stored weight.
-            mixture: Whether the parameters are those of experts chosen among many.
+            mixture: Whether the model is a mixture of experts; it matters only below 16 bits.
         """
         reading = parameters * bits / 8 / (self.share * bandwidth)
         slower = self.mixture if mixture and bits < _WHOLE else 1.0
@@ -79,7 +80,8 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         gpu_cores: The number of GPU cores of the chip; None where it is not stated.
         held_out: Whether the point was left out of the fit.
         added: The day on which it was found, for points found after the constants were first set; else empty.
-        first: The rate in tokens per second that was expected at that time; None for other points.
+        first: The rate in tokens per second that the constants of that day predicted; None for points without
+            `added`.
     """
 
     engine: str
@@ -97,7 +99,7 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mixture(self) -> bool:
-        """Return whether the model's name states active experts: `"35B-A3B"`."""
+        """Return whether the model is a mixture of experts, by active parameters in its name: `"35B-A3B"`."""
         return re.search(r"-A\d+B\b", self.model) is not None
 
 
@@ -117,7 +119,11 @@ def _points() -> list[PublishedRate]:
 
 
 def engine(name: str) -> Engine:
-    """Return the engine with this name in the data file."""
+    """Return the engine with this name in the data file: `"MLX"` or `"llama.cpp"`.
+
+    Raises:
+        StopIteration: The data file has no such engine.
+    """
     return next(one for one in _file().engines if one.name == name)
 
 
