@@ -35,9 +35,10 @@ class ForecastOptions:
     Attributes:
         mac: The Mac by name; None where only the releases are known.
         tokens: The number of new tokens of a sample, where it differs from the run's.
-        workload: The rest of the requested workload.
+        workload: The requested sizes of the workload, of which the denoising steps and the dtype of the cache count
+            here.
         calibrated: The devices that were calibrated.
-        elsewhere: The names of GPUs in the hardware table.
+        elsewhere: The names of GPUs to compare with; those that are not in the hardware table are skipped.
         network: The transfer rates; None for the assumed ones.
     """
 
@@ -66,7 +67,8 @@ def build(
         wish: The options of the forecast.
         dtypes: The number of parameters of the model by dtype.
         evidence: The evidence of the op uses.
-        fed: The sizes of the run's input; None where unknown.
+        fed: The sizes of the run's input; None where unknown, so that the forecast has no rates and no sentence on
+            the workload.
     """
     found = stages(trace)
     turns = carried_turns(found, wish)
@@ -105,10 +107,10 @@ def build(
 
 
 def carried_turns(found: Sequence[Stage], wish: ForecastOptions) -> dict[str, int]:
-    """Return the number of iterations of those stages whose loops are extrapolated, by name.
+    """Return, by stage, the number of iterations that a forecast assumes where that differs from the run's.
 
-    A generation that reached the largest number of iterations that is run is extrapolated to `NEW_TOKENS` by
-    default.
+    These are decoding with a requested number of tokens and denoising with a requested number of steps. Without a
+    request, a generation that a run cut off at its limit is extrapolated to `NEW_TOKENS`.
     """
     turns: dict[str, int] = {}
     for stage in found:
@@ -124,7 +126,7 @@ def carried_turns(found: Sequence[Stage], wish: ForecastOptions) -> dict[str, in
 
 
 def sentence(found: Sequence[Stage], turns: Mapping[str, int], wish: ForecastOptions, fed: Fed) -> str:
-    """Return the workload in one sentence: the requested sizes, and the defaults for the others."""
+    """Return the workload in one phrase; where no size was requested, it names the options that change them."""
     parts = []
     generates = next((stage for stage in found if _decodes(stage)), None)
     if fed.tokens:
@@ -224,7 +226,7 @@ def transfers(weights: int, bandwidth: float, network: Network) -> list[TimePart
 def _part(
     name: str, bound: str, weights: int, limit: float, fast: float, expected: float, slow: float
 ) -> TimePart:
-    """Return one of the two stages, with a range that includes a rate that a user states."""
+    """Return a stage of downloading or loading, whose range from `slow` to `fast` is widened to include `expected`."""
     low, high = max(fast, expected), min(slow, expected)
     return TimePart(
         name=name,
@@ -239,9 +241,11 @@ _STEP = " step"
 
 
 def rates(timing: Timing, fed: Fed) -> list[Rate]:
-    """Return tokens/s, time to first token, s/it and real-time factor, as far as the stages of a sample have them.
+    """Return the rates that the stages of a sample allow, each with its range.
 
-    A target without such stages gets items/s.
+    These are tokens per second, time to first token, seconds per iteration of a denoising loop, and the real-time
+    factor of sound. A target with none of them gets items per second; nothing is returned for a target whose time
+    is unknown.
     """
     found: list[Rate] = []
     before: list[Range] = []
@@ -272,7 +276,7 @@ def rates(timing: Timing, fed: Fed) -> list[Rate]:
 
 
 def training_rates(timing: Timing, fed: Fed) -> list[Rate]:
-    """Return the rates of an optimisation step: its time, and samples and tokens per second."""
+    """Return the time of an optimisation step, and samples and tokens per second; empty when that time is unknown."""
     whole = timing.per_sample
     if whole is None:
         return []
@@ -313,6 +317,6 @@ def _whole(parts: list[Range]) -> tuple[float | None, float | None, float | None
 
 
 def _per_second(name: str, unit: str, count: float, seconds: Range) -> Rate:
-    """Return a rate, whose low end corresponds to the longest time."""
+    """Return `count` per second as a rate, whose low end comes from the longest time."""
     expected, low, high = (count / value if value else None for value in _of(seconds))
     return Rate(name, unit, expected, high, low)

@@ -1,7 +1,7 @@
 """Measure a device: matmul by dtype and size, memory, attention, convolution, dispatch, waits and copies.
 
-Between these, the host is timed in rounds, from the first second to the last, and the rounds must agree. A calibration
-takes about a minute.
+Before, between and after these, the same work on the host is timed in rounds, which must agree. A calibration takes
+about a minute.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def calibrate(device: Device, say: Callable[[str], None] = lambda _: None) -> Ca
         say: A function that is called with what is being measured.
 
     Raises:
-        TargetError: The device cannot compute, or its host never keeps its speed.
+        TargetError: The device has too little free memory, or the same work on a GPU took more than twice as long
+            in one round as in another.
     """
     started = time.perf_counter()
     clock = Clock(device)
@@ -126,7 +127,7 @@ def _measure(device: Device, clock: Clock, started: float, say: Callable[[str], 
 
 
 def _pulse(device: Device, clock: Clock) -> TimedRounds:
-    """Return one matmul that is timed in every round, as a check that the device keeps its speed."""
+    """Return the rounds of one matmul, which show whether the device keeps its speed."""
     x = torch.randn(1024, 1024, device=device.torch_device)
     return TimedRounds({"matmul": lambda: clock.seconds(lambda: functional.linear(x, x))})
 
@@ -137,13 +138,13 @@ def _once(rounds: Iterable[TimedRounds]) -> None:
 
 
 def _without_dispatch(point: Point, smallest: float, least: float) -> Point:
-    """Subtract a CPU's dispatch from a timing; no kernel is faster than the smallest one."""
+    """Return a timing without a CPU's dispatch: at least a quarter of it, and no shorter than the shortest kernel."""
     seconds = max(point.seconds - smallest, point.seconds / 4, least, 1e-9)
     return Point(point.kind, point.dtype, point.flops, point.bytes, seconds, point.label)
 
 
 def _dtypes(device: Device) -> list[torch.dtype]:
-    """Return the dtypes to measure: float32 everywhere, and 16-bit dtypes where models run in them."""
+    """Return the dtypes to measure: float32, on CUDA also bfloat16, on MPS also float16 and bfloat16."""
     if device.name == "cpu":
         return [torch.float32]
     if device.name == "cuda":  # float16 has bfloat16's rates
@@ -156,7 +157,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _sizes(points: Sequence[Point], small: Iterable[Any], large: Iterable[Any]) -> Iterator[Any]:
-    """Yield the small sizes, then the large ones if the small ones turned out fast."""
+    """Yield the small sizes, then the large ones if a point measured until then exceeds `_FAST` FLOP/s."""
     yield from small
     if max(point.flops / point.seconds for point in points) > _FAST:
         yield from large
@@ -168,7 +169,7 @@ def _affordable(points: Sequence[Point], flops: int) -> bool:
 
 
 class _Pool:
-    """Weights that no cache holds: consecutive pieces of one large block of memory.
+    """Weights that are in no cache: successive pieces of one block of memory that is larger than any cache.
 
     Their values are random, because a GPU draws less power on equal values, and so multiplies them faster
     than a model's.
@@ -249,7 +250,7 @@ def _group_norms(device: Device, clock: Clock) -> list[Point]:
 
 
 def _passes(device: Device, clock: Clock) -> list[Point]:
-    """Time passes over memory, each with a new result as in a model."""
+    """Time an addition, SiLU and softmax of several sizes in float32, each with a new result as in a model."""
     points = []
     for elements in _STREAMS:
         x = torch.randn(elements // 512, 512, device=device.torch_device)

@@ -79,7 +79,7 @@ class Calibration(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def default_file(device: str) -> Path:
-    """Return the path of the calibration of a device of this machine, in the user's cache folder."""
+    """Return the default path of a device's calibration on this machine, in the user's cache folder."""
     return caches() / "mpsprobe" / f"calibration-{device}.json"
 
 
@@ -87,7 +87,8 @@ def read(file: Path) -> Calibration:
     """Read the calibration of a device from a file.
 
     Raises:
-        DataError: The file cannot be read, or is not a calibration.
+        DataError: The file cannot be read, is not a calibration, or has a version of the schema that is not
+            supported.
     """
     try:
         calibration = msgspec.json.decode(file.read_bytes(), type=Calibration)
@@ -99,7 +100,7 @@ def read(file: Path) -> Calibration:
 
 
 def machines(file: Path | None) -> list[Machine]:
-    """Return the calibrated devices: that of `file`, or those of the default files.
+    """Return the calibrated devices: that of `file`, or for None those whose default files are readable.
 
     Raises:
         DataError: A file is not a calibration.
@@ -119,7 +120,11 @@ def usual_files() -> list[Path]:
 
 
 def machine(calibration: Calibration) -> Machine:
-    """Return a calibrated device as forecasts use it; its floor is a published peak, else the best measurement."""
+    """Return a calibrated device as forecasts use it.
+
+    Its peaks, which give the shortest possible time, are published ones where the hardware table has the GPU, else
+    the best measurements.
+    """
     by_kind: dict[tuple[str, str], list[Point]] = {}
     for point in calibration.points:
         by_kind.setdefault((point.kind, point.dtype), []).append(point)
@@ -178,7 +183,7 @@ def machine(calibration: Calibration) -> Machine:
 
 
 def _host(calibration: Calibration) -> HostTimes:
-    """Return the costs on the host; the cost of an op called from C++ was not timed and is scaled like the others."""
+    """Return the costs on the host; those of ops called from C++ are not timed but scaled from the data file."""
     row = speed.host_cost("mps" if calibration.device == "mps" else "cuda")
     assert row is not None
     times = dict(calibration.host_seconds)

@@ -1,9 +1,10 @@
 """Time work on a device, and check whether the host kept its speed meanwhile.
 
-Everything runs synchronised and warmed up several times, and the fastest run counts, because other load on a
-machine only makes it slower. Other programs, other guests of a rented machine, heat and power saving make a host
-slower for seconds to hours. Work that is timed once cannot tell; work that is timed again and again, with other
-measurements in between, can: a round that takes longer than the fastest one says that the host changed, not the work.
+Work is run several times, with the device synchronised and warmed up before, and the fastest run counts, because
+other load on a machine only makes it slower. Other programs, other guests of a rented machine, heat and power
+saving make a host slower for seconds to hours. One timing does not show that. The same work timed again and again,
+with other measurements between, does: where a round takes longer than the fastest one, the host changed, not the
+work.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _REPEATS, _BUDGET = 7, 0.35
 
 
 def clock_of(device: Device) -> Callable[[], float]:
-    """Return the clock for work on a device: a single CPU thread has its own, which ignores other programs."""
+    """Return the clock for work on a device: the thread's CPU time for one CPU thread, else the elapsed time."""
     alone = device.name == "cpu" and torch.get_num_threads() == 1
     return time.thread_time if alone else time.perf_counter
 
@@ -37,7 +38,7 @@ class Clock:
         self.now = clock_of(device)
 
     def seconds(self, work: Callable[[], Any], *, calls: int = 1) -> float:
-        """Return the seconds that one of the `calls` calls in `work` takes while the device is kept busy."""
+        """Return the time of one call in seconds while the device is kept busy; `work` makes `calls` calls."""
         self._run(work, 1, calls)
         first = self._run(work, 1, calls)
         repeats = max(3, min(_REPEATS, int(_BUDGET / max(first, 1e-9))))
@@ -65,7 +66,7 @@ class Clock:
         return self.now() - start
 
     def host(self, work: Callable[[], Any], repeats: int = 25) -> float:
-        """Return the time of one call on the host in seconds, without waiting for the device."""
+        """Return the time that the host takes for a call of `work` in seconds, without waiting for the device."""
         times = []
         for _ in range(repeats + 2):
             self.device.synchronize()
@@ -83,7 +84,7 @@ def bare(device: Device, clock: Clock) -> float:
 
 
 def kernel(device: Device, clock: Clock) -> float:
-    """Return the shortest time of a kernel behind others in seconds; 0 on a CPU."""
+    """Return the time of a small kernel in a queue of such kernels in seconds; 0 on a CPU."""
     if device.name == "cpu":
         return 0.0
     x = torch.zeros(64, device=device.torch_device)
@@ -105,7 +106,7 @@ def wait(device: Device, clock: Clock) -> float:
 
 
 def copy(device: Device, clock: Clock) -> float:
-    """Return the bandwidth of a copy from the host to the device in bytes/s; within memory on a CPU."""
+    """Return the bandwidth of a copy from the host to the device in bytes/s; on a CPU, of a copy within memory."""
     x = torch.ones(64 << 20, dtype=torch.uint8)
     if device.name == "cpu":
         y = torch.empty_like(x)
@@ -123,7 +124,7 @@ def copy(device: Device, clock: Clock) -> float:
 
 #: A round that takes this much longer than the fastest has run on a slower host: timing itself is good to some 5 %.
 STILL = 1.1
-#: TimedRounds that must be as fast as the fastest, within `STILL`; else there are more, up to `MOST_ROUNDS`.
+#: The number of rounds that must agree with the fastest within `STILL`; until then more are timed, up to `MOST_ROUNDS`.
 AGREEING = 3
 MOST_ROUNDS = 9
 #: Past this no forecast is worth its range: the calibration of a GPU is refused.
@@ -147,7 +148,7 @@ class TimedRounds:
         self.taken.append([time() for time in self.work.values()])
 
     def until_still(self) -> None:
-        """Time more rounds until enough of them agree with the fastest, or there are too many."""
+        """Time more rounds until `AGREEING` of them agree with the fastest, or there are `MOST_ROUNDS`."""
         while len(self.taken) < MOST_ROUNDS and sum(f <= STILL for f in factors(self.taken)) < AGREEING:
             self.once()
 
@@ -159,7 +160,7 @@ class TimedRounds:
         return dict(zip(self.work, map(statistics.median, zip(*agreeing, strict=True)), strict=True))
 
     def unsteady(self) -> float:
-        """Return the ratio of the slowest to the fastest round, without one outlier in five."""
+        """Return the ratio of the slowest to the fastest round, after leaving out one outlier in every five rounds."""
         return unsteadiness(factors(self.taken))
 
 
@@ -181,7 +182,7 @@ def factors(rounds: Sequence[Sequence[float]]) -> list[float]:
 
 
 def unsteadiness(found: Sequence[float]) -> float:
-    """Return the largest factor without one outlier in five: a momentary disturbance does not count as drift."""
+    """Return the largest factor after leaving out one in five, because a momentary disturbance is no drift."""
     kept = sorted(found)[: len(found) - len(found) // 5]
     return kept[-1] if kept else 1.0
 

@@ -1,7 +1,8 @@
 """A field report: the measurements of a Mac, small and anonymous, which its owner may attach to an issue.
 
 It holds the chip, the releases, rates, timings and verdicts, but no path, name, token or text of a model. mpsprobe
-never sends it. `tools/field.py` checks such files, adds them to the measured points and refits.
+never sends it. `tools/field.py` checks such files, adds their figures to the measured points and fits the constants
+again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         version: The version of the schema.
-        made_by: `"calibrate"` or `"run"`.
+        made_by: The command that made it: `"calibrate"` or `"run"`.
         mpsprobe: The version of mpsprobe.
         torch: The version of torch.
         transformers: The version of transformers.
@@ -60,7 +61,7 @@ class FieldReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dtype: The dtype of its weights.
         figures: The measurements.
         verdicts: The number of op calls by verdict.
-        not_native: The ops that fell back, raised or were wrong, with their number of calls.
+        not_native: The number of calls of each op whose verdict is neither native nor composite.
         checks: The status of each check by its id.
     """
 
@@ -118,7 +119,7 @@ def of_calibration(calibration: Calibration, host: Host, mpsprobe: str, day: str
 
 
 def of_run(run: Run) -> FieldReport:
-    """Return the report of a run on a Mac: its measurements, without any text of the target."""
+    """Return the report of a run on a Mac: what was measured on MPS, and the verdicts, without the target's texts."""
     verdicts: Counter[str] = Counter()
     not_native: Counter[str] = Counter()
     for use in run.op_uses:

@@ -1,8 +1,8 @@
 """Measure the cost of calls on the host within a model's code, from timings of several small models.
 
 An op costs more within a model than in a tight loop, because of the Python code around it and of code and data that
-are not in the caches. Whole models are therefore timed, too small for the device to matter, and their times are
-distributed over the kinds of their calls, close to the shares in `knowledge/data/speed.toml`.
+are not in the caches. Therefore whole models are timed that are so small that the device does not matter. Their
+times are distributed over the kinds of their calls, close to the proportions in `knowledge/data/speed.toml`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PRIOR = 0.3
 
 
 class Block(nn.Module):
-    """One decoder layer as models write it, so small that only dispatch takes time."""
+    """One decoder layer as models implement it, so small that only dispatch takes time."""
 
     def __init__(self, width: int = 32, heads: int = 2) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _Convolutions(nn.Module):
 
 @dataclass(frozen=True)
 class SmallModel:
-    """A small model and how it is run.
+    """A small model whose calls are timed, and how it is run.
 
     Attributes:
         name: The name for readers.
@@ -170,7 +170,7 @@ def _generate(model: Any, device: torch.device) -> Any:
 
 
 def _diffusion() -> SmallModel | None:
-    """Return a narrow UNet of diffusers, whose code does more around each op than plain torch; None without it."""
+    """Return a narrow UNet of diffusers, whose Python code does much around each op; None without diffusers."""
     try:
         import diffusers as library
     except ImportError:
@@ -271,7 +271,7 @@ class HostRounds:
     """The small models on a device, timed in rounds: the costs of calls on the host, and whether they were stable.
 
     Attributes:
-        calls: The numbers of calls of each model that runs here, by kind.
+        calls: For each model that runs here, the number of calls by kind.
         rounds: The times of the models in each round.
     """
 
@@ -302,7 +302,7 @@ class HostRounds:
 
 
 def _timed(clock: Clock, run: Callable[[], Any], runs: int) -> float:
-    """Return the seconds of `runs` runs on the host's own thread, without the helper threads of a CPU's kernels."""
+    """Return the shortest time of `runs` runs on the host in seconds; a CPU's kernels run on one thread meanwhile."""
     if clock.device.name != "cpu":
         return clock.host(run, runs)
     threads = torch.get_num_threads()
@@ -323,10 +323,10 @@ def _prior(device: str) -> Iterator[tuple[str, float]]:
 
 
 def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict[str, float]:
-    """Return costs that explain the times of models, as close as possible to a scaled prior.
+    """Return the cost in seconds by kind of call that explains the times of models and stays close to a scaled prior.
 
     The fit is a least-squares one of relative errors. Each cost is pulled towards its prior, which is first scaled
-    by the median of measured over expected time. No cost is negative.
+    by the median of measured over expected time. No cost is negative. Without models the prior itself is returned.
 
     Args:
         rows: The calls of each model by kind, and its time in seconds.
@@ -356,7 +356,7 @@ def shared_out(rows: list[tuple[Calls, float]], prior: dict[str, float]) -> dict
 
 
 def _calls(small: SmallModel, device: Device) -> Calls:
-    """Return the number of calls of a model by kind as a Mac makes them, which is how forecasts count.
+    """Return the number of calls of a model by kind, as a Mac makes them and forecasts count them.
 
     On a Mac they are recorded on the device itself, elsewhere on memoryless tensors; where neither works, on the
     device at hand.

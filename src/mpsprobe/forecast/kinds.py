@@ -54,7 +54,8 @@ _COPIES = frozenset({"copy_", "_copy_from", "clone", "_to_copy", "contiguous"})
 def host_kind(op: str) -> str:
     """Return the kind of an overload for its cost on the host.
 
-    It is one of the kinds of `kind_of`, `"alloc"` for an op that only allocates memory, or `"copy"`.
+    It is one of the kinds of `kind_of`, where a group norm counts as a reduction, or `"alloc"` for an op that only
+    allocates memory, or `"copy"`.
     """
     name = base_name(op)
     if name.startswith(_ALLOCATES):
@@ -66,7 +67,7 @@ def host_kind(op: str) -> str:
 
 @functools.cache
 def kind_of(op: str) -> str:
-    """Return the kind of an overload name: one of the above, `"matmul"`, `"attention"` or `"conv"`."""
+    """Return the kind of an overload: one of `MOVING`, or `"matmul"`, `"attention"` or `"conv"`."""
     name = base_name(op)
     if name in VIEWS or name in STILL:
         return VIEW
@@ -79,7 +80,7 @@ def kind_of(op: str) -> str:
 
 
 def dtype_of(use: OpUse) -> str:
-    """Return the dtype of an op's arithmetic: that of its first floating-point input, else of its first input."""
+    """Return the dtype of an op's arithmetic: the first float or complex one, else that of the first input."""
     for tensor in (*use.inputs, *use.outputs):
         if tensor.dtype.startswith(("float", "bfloat", "complex")):
             return tensor.dtype
@@ -108,7 +109,7 @@ _SUM = 4096
 
 
 def threadgroups_of(use: OpUse) -> int:
-    """Return the number of threadgroups of a reduction that has one for each result; 0 for other ops."""
+    """Return the number of threadgroups of a reduction whose kernel starts one for each result; 0 for other ops."""
     name = base_name(use.op)
     if name not in _GROUP_EACH or not use.inputs or not use.outputs:
         return 0
@@ -117,10 +118,10 @@ def threadgroups_of(use: OpUse) -> int:
 
 
 def gathered_of(use: OpUse) -> int:
-    """Return the number of elements that an op fetches from a place of their own each; 0 for other ops.
+    """Return the number of elements that a gather fetches one at a time; 0 for other ops.
 
-    Passes read neighbours together. A gather reads one element at a time, and an index that is expanded is written
-    out first (aten/src/ATen/native/mps/operations/ScatterGather.mm).
+    Other passes over memory read neighbours together. An expanded index is written out before the gather
+    (aten/src/ATen/native/mps/operations/ScatterGather.mm).
     """
     if base_name(use.op) != "gather" or not use.outputs:
         return 0
@@ -128,7 +129,7 @@ def gathered_of(use: OpUse) -> int:
 
 
 def tiles_of(use: OpUse, flops: int) -> int:
-    """Return the number of pieces of a matmul that the cores of a GPU share; 0 for other ops.
+    """Return the number of pieces into which a matmul is divided among the cores of a GPU; 0 for other ops.
 
     A piece is a block of results; where there are few results that are long sums, kernels split the sums, too.
 

@@ -54,7 +54,7 @@ class HostTimes:
 
     @classmethod
     def of(cls, row: HostCost, scale: float = 1.0, release: str = "99") -> HostTimes:
-        """Return the costs of a row of `speed.toml`, scaled by `scale`, in a torch release."""
+        """Return the costs of a row of `speed.toml` in a torch release, all but the wait multiplied by `scale`."""
         us = {name: scale * _US * value for name, value in row.us.items()}
         named = {name: us.pop(name, 0.0) for name in ("module", "turn")}
         # the device determines the wait, not the host
@@ -78,7 +78,7 @@ class Curve:
     rates: Sequence[float]
 
     def at(self, size: float) -> float:
-        """Return the rate at a size, which beyond the ends is that of the nearest point."""
+        """Return the rate at a size; beyond the first and last point it is that of the nearest one."""
         if size <= self.sizes[0]:
             return self.rates[0]
         if size >= self.sizes[-1]:
@@ -93,7 +93,7 @@ class Curve:
 class Surface:
     """A rate that depends on the FLOPs of a call and on its FLOPs per byte.
 
-    Between measured points it is the mean of all, weighted by their distance on log scales.
+    It is the geometric mean of all measured rates, of which near ones (on log scales) weigh most.
 
     Attributes:
         points: Tuples of FLOPs, FLOPs per byte, and rate.
@@ -186,7 +186,7 @@ class Machine:
         return surface.at(flops, moved) if surface is not None else None
 
     def filled(self, tiles: int) -> float:
-        """Return the mean share of the cores that are busy while `tiles` blocks run; the last wave leaves some idle."""
+        """Return the mean share of busy cores while `tiles` blocks run, whose last wave may leave some idle."""
         if not tiles or not self.cores:
             return 1.0
         return tiles / (self.cores * math.ceil(tiles / self.cores))
@@ -200,7 +200,7 @@ class Machine:
         return self.peaks.get((kind, dtype)) or self.peak.get(dtype)
 
     def graphs(self, op: str, kind: str) -> float:
-        """Return the share of a graph's cost for an op: 1 through MPSGraph, 0 with its own Metal kernel."""
+        """Return the share of a graph's cost that an op has: 1 through MPSGraph, less if only some paths use it."""
         if self.kind != "mps" or kind in (VIEW, "alloc"):
             return 0.0
         found = speed.regime(op, self.release)
@@ -315,7 +315,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
 
 
 def of_gpu(gpu: Gpu) -> Machine:
-    """Return a GPU of the hardware table."""
+    """Return a GPU of the hardware table as a forecast uses it; without measurements only its roofline is known."""
     peak = {dtype: tflops * 1e12 for dtype, tflops in gpu.peak_tflops.items()}
     peaks = {}
     if "bfloat16" in peak:
@@ -359,7 +359,7 @@ def of_gpu(gpu: Gpu) -> Machine:
 
 
 def summed(ranges: Sequence[Range]) -> Range:
-    """Return the range of consecutive parts, which are assumed to deviate in the same direction."""
+    """Return the range of consecutive parts, which are assumed to deviate alike; only the floor if one is unknown."""
     known = [one for one in ranges if one.expected is not None]
     if len(known) < len(ranges):
         return Range(sum(one.floor for one in ranges))

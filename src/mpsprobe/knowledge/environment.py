@@ -83,7 +83,7 @@ class ReleaseEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Autocast(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The behaviour of `torch.autocast("mps")` in a range of releases."""
+    """The behaviour of `torch.autocast("mps")` in a range of releases; `data/environment.toml` describes the fields."""
 
     torch: str
     dtypes: tuple[str, ...]
@@ -159,14 +159,22 @@ def releases() -> tuple[ReleaseEnvironment, ...]:
 
 
 def release(torch: str) -> ReleaseEnvironment | None:
-    """Return the minor release that the version `torch` belongs to; None for one outside the table."""
+    """Return the facts about the minor release that the version `torch` belongs to; None for one outside the table.
+
+    Raises:
+        UsageError: `torch` is not a version.
+    """
     version = torch_release(torch)
     name = f"{version.major}.{version.minor}"
     return next((entry for entry in releases() if entry.torch == name), None)
 
 
 def release_of_commit(commit: str) -> str | None:
-    """Return the full version built from `commit` (at least 7 hex digits), which error messages quote from 2.6 on."""
+    """Return the full version built from `commit`, which error messages quote from torch 2.6 on; None when unknown.
+
+    Args:
+        commit: At least 7 hexadecimal digits from its beginning; fewer give None.
+    """
     if len(commit) < 7:
         return None
     return next(
@@ -187,7 +195,13 @@ def minimum_macos(torch: str) -> str | None:
 
 
 def macos_allows(torch: str, macos: str) -> ReleaseFact:
-    """Return whether that release opens the MPS device on that macOS, and what to install when it does not."""
+    """Return whether that release opens the MPS device on that macOS; `ok` is None for a release outside the table.
+
+    The message of a negative answer says what to install.
+
+    Raises:
+        UsageError: `torch` or `macos` is not a version.
+    """
     found = release(torch)
     if found is None:
         return ReleaseFact(None, f"No macOS minimum is known for torch {torch}.")
@@ -206,7 +220,7 @@ def pythons(torch: str) -> tuple[str, ...]:
 
 
 def intel(torch: str) -> ReleaseFact:
-    """Return whether there are wheels for Intel Macs, which end at 2.2.2."""
+    """Return whether that release has wheels for Intel Macs; those of 2.2.2 are the last."""
     link = "https://github.com/pytorch/pytorch/issues/161614"
     if torch_release(torch) <= Version("2.2.2"):
         return ReleaseFact(True, "Wheels for Intel Macs exist up to torch 2.2.2.", link)
@@ -214,12 +228,13 @@ def intel(torch: str) -> ReleaseFact:
 
 
 def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> ReleaseFact:
-    """Return the behaviour of `torch.autocast("mps", dtype)` in that release.
+    """Return whether `torch.autocast("mps", dtype)` casts to the dtype in that release; `ok` is None when unknown.
 
     Args:
         torch: The release, such as `2.5.1`.
         dtype: `float16`, `bfloat16` and so on, with or without `torch.`.
-        macos: The version of macOS; without it the answer names the version that a dtype needs.
+        macos: The version of macOS; None assumes one that is new enough, and the message names the version that the
+            dtype needs.
     """
     name = dtype.removeprefix("torch.")
     version = torch_release(torch)
@@ -240,7 +255,12 @@ def autocast(torch: str, dtype: str = "float16", macos: str | None = None) -> Re
 
 
 def api(name: str, torch: str) -> ReleaseFact:
-    """Return whether the Python name (`torch.mps.recommended_max_memory`) exists and is correct in that release."""
+    """Return whether a Python name exists and works correctly in that release; `ok` is None for a name without data.
+
+    Args:
+        name: The dotted name, such as `"torch.mps.recommended_max_memory"`.
+        torch: The release, such as `"2.5.1"`.
+    """
     found = next((entry for entry in _data().api if entry.name == name), None)
     if found is None:
         return ReleaseFact(None, f"Nothing is recorded about {name}.")
@@ -264,7 +284,7 @@ def grad_scaler(torch: str) -> ReleaseFact:
 
 
 def package(name: str) -> NeedsCuda | None:
-    """Return the facts about a package that needs CUDA (by its PyPI or import name); None for any other."""
+    """Return the facts about a package that needs CUDA, by its name on PyPI or in an import; None for any other."""
     return next((entry for entry in _data().package if name in entry.names), None)
 
 

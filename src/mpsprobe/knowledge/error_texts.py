@@ -69,7 +69,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no`, `op` (the op decides), `""` (not
             applicable).
         texts: (string, first wheel, last wheel) as found in PyTorch's macOS wheels.
-        reworded: Whether the strings changed while the restriction stayed.
+        reworded: Whether newer wheels only word the message differently, so that the end of `texts` is not the end
+            of the restriction.
         fixed: The first torch release without it, where `texts` does not show that.
         ops: The ops that it is about, where the text does not name them.
         dtypes: The dtypes that it is about, where the text does not name them.
@@ -115,7 +116,7 @@ class TextMatch(msgspec.Struct, frozen=True):
         start: The beginning of its place in the searched text.
         end: The end of its place in the searched text.
         values: Named parts of the text: `op`, `kernel`, `dtype`, `commit`, `size` and so on.
-        wheels: The first and the last wheel that hold this very string; None when it is not one of `texts`.
+        wheels: The first and the last wheel that hold the string that matched; None when it is not one of `texts`.
     """
 
     message: Message
@@ -156,7 +157,7 @@ def by_id(id_: str) -> Message:
 
 
 def find(text: str) -> list[TextMatch]:
-    """Return every known message in `text`, in order of position, without those that a better one explains."""
+    """Return every known message in `text`, in order of position, without those that a better match hides."""
     flat = " ".join(text.split())
     found = [
         hit
@@ -188,7 +189,7 @@ def _matches(message: Message, text: str) -> Iterator[TextMatch]:
 
 
 def _values(match: re.Match[str]) -> dict[str, str]:
-    """Return the named groups; `dtype2` replaces `dtype` in another branch of the pattern, unless both matched."""
+    """Return the named groups that matched; `dtype2`, of another branch, is called `dtype` unless both matched."""
     values: dict[str, str] = {}
     for name, value in match.groupdict().items():
         if value is None:
@@ -209,7 +210,7 @@ def _wheels(message: Message, match: re.Match[str]) -> tuple[str, str] | None:
 
 
 def _around(hit: TextMatch, found: list[TextMatch], starts: list[int]) -> list[TextMatch]:
-    """Return findings of other messages near `hit`, because a log may repeat one message ten thousand times."""
+    """Return the findings of other messages near `hit`; a log may hold ten thousand, too many to compare all pairs."""
     low = bisect.bisect_left(starts, hit.start - _BEFORE - _AFTER - _NEAR)
     high = bisect.bisect_right(starts, hit.end + _NEAR)
     return [other for other in found[low:high] if other.message is not hit.message]
@@ -230,7 +231,11 @@ def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
 
 
 def _says_more(one: TextMatch, other: TextMatch) -> bool:
-    """Return whether one of two findings about the same words explains more of them, so that it stands for both."""
+    """Return whether the first of two overlapping findings explains more of the text, so that the other can be dropped.
+
+    One whose string is in the wheels comes first, then the longer one, then the one that begins earlier, unless the
+    other finding hides it.
+    """
     first, second = (
         (hit.wheels is not None, hit.end - hit.start, -hit.start, hit.message.id) for hit in (one, other)
     )
@@ -238,7 +243,7 @@ def _says_more(one: TextMatch, other: TextMatch) -> bool:
 
 
 def _same_line(one: TextMatch, other: TextMatch, text: str) -> bool:
-    """Return whether two findings are near each other in one line."""
+    """Return whether two findings are in one line, with fewer than `_NEAR` characters between them."""
     first, second = sorted((one, other), key=lambda hit: hit.start)
     return second.start - first.end < _NEAR and "\n" not in text[first.end : second.start]
 

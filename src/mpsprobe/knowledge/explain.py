@@ -78,10 +78,11 @@ class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         fixed_in: The first torch release in which it no longer happens; "" when unknown, or when there is none.
         fixed: The same as a sentence, including what is unknown.
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
-        fallback_why: The reason why it does not help.
-        frame: The innermost frame of the user's or the model's code; None without a stack.
+        fallback_why: The reason why it helps or does not help; "" when there is none to give.
+        frame: The innermost frame of the user's or the model's code; None when the stack has none or there is no
+            stack.
         raised_in: The innermost frame of the stack; None without a stack.
-        advisories: The id and title of each known fault that fits.
+        advisories: The title of each advisory that fits, by its id.
         links: The sources of the message.
     """
 
@@ -115,8 +116,9 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         torch: The torch release that the findings were judged by; "" when unknown.
         torch_from: Where the release was found: `option`, `commit` (quoted by the error), `log` or "".
         macos: The macOS version that the findings were judged by; "" when unknown.
-        macos_from: Where the macOS version was found; "" when unknown.
-        too_old: The given or stated release, where it is older than all known ones, so that it is not used.
+        macos_from: Where the macOS version was found: `option`, `log` or "".
+        too_old: The release that was given or that the text states, where it is older than all known ones and
+            therefore not used; else "".
     """
 
     findings: tuple[Explained, ...]
@@ -168,7 +170,7 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
 
 
 def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
-    """Return one finding for each event: the second half of a message, without values, belongs to the first."""
+    """Return one finding for each event: halves of a message are joined, and mere consequences are left out."""
     if any(not hit.message.aftermath and hit.message.severity != "warning" for hit in found):
         found = [hit for hit in found if not hit.message.aftermath]
     end = next((hit for hit in found if hit.message.aftermath), None)  # of several, the first says most
@@ -192,7 +194,7 @@ def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
 
 
 def _differ(one: TextMatch, other: TextMatch) -> bool:
-    """Return whether two findings of one message name different things, so that they are two."""
+    """Return whether two findings of one message have different values for a name, so that they are two events."""
     return any(other.values.get(name, value) != value for name, value in one.values.items())
 
 
@@ -321,7 +323,7 @@ def _contradicted(values: dict[str, str]) -> str:
 
 
 def _op_of_kernel(values: dict[str, str]) -> str:
-    """Return the op of a name without `aten::` in a message about dtypes: `cumsum`, `linalg.lu_factor`."""
+    """Return the ATen op that a message calls by a kernel's name (`cumsum`, `linalg.lu_factor`); empty if unknown."""
     kernel = values.get("kernel", "")
     name = f"aten::{kernel.replace('.', '_').removesuffix('_out')}"
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
@@ -348,7 +350,7 @@ def _fallback(history: OpHistory | None, op: str, torch: str) -> tuple[str, str]
 
 
 def _fitting(hit: TextMatch, op: str, torch: str, macos: str) -> list[Advisory]:
-    """Return the advisories about the same report, or about the same op ending in the same way on this release."""
+    """Return the advisories with a source in common, or with the same op and symptom, unless they exclude this Mac."""
     links = set(hit.message.links)
     symptoms = _SYMPTOMS.get(hit.message.cause, set())
     fitting = []

@@ -62,7 +62,7 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             torch: The minor release. If it is None or has the op, the newest release without the op is used.
 
         Returns:
-            `("yes" | "no" | "", reason)`; "" when no known release lacks the op.
+            `"yes"` or `"no"`, with the reason; two empty texts when no known release lacks the op.
         """
         missing = [
             minor for minor, support in self.by_release.items() if not _works(support) and support != "absent"
@@ -76,7 +76,7 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def op_history(name: str) -> OpHistory | None:
-    """Return the history of an op as error messages spell it; None for one that PyTorch does not have.
+    """Return the history of an op, its name spelt as in error messages; None when no known release has it.
 
     A name without an overload, such as `aten::cumsum`, means the first overload of that base.
     """
@@ -130,7 +130,7 @@ class _LibraryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def library_op(name: str) -> LibraryOp | None:
-    """Return the facts about another library's op, such as `torchvision::nms`."""
+    """Return the facts about another library's op, such as `torchvision::nms`; None for one without data."""
     return next((entry for entry in _library_ops() if name in entry.names), None)
 
 
@@ -140,13 +140,16 @@ def _library_ops() -> tuple[LibraryOp, ...]:
 
 
 def dtype_name(text: str) -> str:
-    """Return the dtype of a name in a message: `BFloat16`, `torch.long`, `Float8_e4m3fn`, `int64`."""
+    """Return torch's name of a dtype that a message spells `BFloat16`, `torch.long` or `Float8_e4m3fn`."""
     plain = text.removeprefix("torch.")
     return SCALAR_TYPES.get(plain, plain.lower())
 
 
 def dtype_first_good(dtype: str) -> str | None:
-    """Return the first minor release in which MPS tensors can have this dtype; "" for none, None for no dtype."""
+    """Return the oldest minor release since which MPS tensors can have this dtype.
+
+    Empty when they cannot in the newest release; None when `dtype` is not the name of a dtype.
+    """
     if dtype not in _all_dtypes():
         return None
     first = ""

@@ -39,7 +39,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         runs: Where it runs: `"gpu"`, `"cpu"` (only MLX's CPU stream) or `"host"`.
         executed: Whether it was run in both on the same values.
         case: The variant of the op, for readers.
-        mask: Whether the row needs (True) or excludes (False) a boolean index; None for either.
+        mask: Whether the row is for calls with (True) or without (False) a boolean tensor after the first input;
+            None for both.
         note: What to watch for.
         error: The largest absolute difference observed; None when it was not run.
     """
@@ -66,9 +67,10 @@ class Trap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         mlx: What MLX does.
         fix: What to do.
         dtypes: The dtypes of an input, of which one must occur; empty for any.
-        masks: Whether a boolean input must occur.
-        inplace: Whether it concerns an op that writes to its input, which is a view.
-        causal: Whether `is_causal` must be set, with fewer queries than keys.
+        masks: Whether it concerns only calls with a boolean tensor after the first input, and ops that select by a
+            mask.
+        inplace: Whether it concerns only calls whose first input is not packed and therefore a view.
+        causal: Whether it concerns only calls with `is_causal` and fewer queries than keys.
     """
 
     id: str
@@ -186,6 +188,7 @@ def row_for(use: OpUse) -> Row | None:
     """Return the row that says how MLX expresses an op use; None when the map lacks its op.
 
     An overload's own row comes first, then that of its op. An in-place or `out` variant counts as the op itself.
+    Without any of these, the worst row of another overload counts.
     """
     name = use.op
     plain = base(name)
@@ -214,7 +217,7 @@ def _fewer_queries(use: OpUse) -> bool:
 
 
 def _is_part(tensor: TensorMeta) -> bool:
-    """Return whether a tensor is not packed, so that it is a part of a larger one."""
+    """Return whether a tensor's strides are not those of a packed one, so that it is a view of another tensor."""
     expected = 1
     for size, stride in zip(reversed(tensor.shape), reversed(tensor.strides), strict=True):
         if size != 1 and stride != expected:
@@ -229,7 +232,7 @@ def _traps() -> list[Trap]:
 
 
 def traps() -> list[Trap]:
-    """Return every call of the data file that looks alike in MLX but behaves differently."""
+    """Return the data file's calls that look the same in MLX as in torch but behave differently."""
     return list(_traps())
 
 

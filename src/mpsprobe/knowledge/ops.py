@@ -84,8 +84,8 @@ class OpSupport(msgspec.Struct, frozen=True):
         op: The overload name, such as `"aten::add.Tensor"`.
         torch: The minor release, such as `"2.13"`.
         support: How it runs.
-        via: The op that is really missing when a composite cannot run, which is the name in the user's error.
-        certain: False when only some path reaches `via`, so that the composite may fail.
+        via: The missing op that a composite calls, which PyTorch's error names; empty when it calls none.
+        certain: False when only some path of the composite reaches `via`, so that it may run or fail.
         kernel: The kernel that the dispatcher finds; None when the op is absent.
         messages: The messages that the op's kernel can reach, and so may raise.
     """
@@ -99,7 +99,7 @@ class OpSupport(msgspec.Struct, frozen=True):
     messages: tuple[str, ...] = ()
 
     def verdict(self, *, fallback: bool) -> OpVerdict:
-        """Return what happens to a call on a Mac, as far as registrations decide it.
+        """Return what happens to a call on a Mac according to the registered kernels; unknown for an absent op.
 
         Args:
             fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 is set.
@@ -139,7 +139,7 @@ class Release:
         sparse: Ops by sparse dispatch key (`"SparseMPS"`, `"SparseCsrMPS"`).
         unimplemented: PyTorch's own list for its tests (wheels from 2.8 on): OpInfo names with variant, each with
             the dtypes that are expected to fail; None for all.
-        mps_ops: Every op with a kernel registered under the MPS key: native, from Python, or CPU fallback.
+        mps_ops: Every op with a kernel registered under the MPS key: native, from Python, or the CPU fallback.
     """
 
     def __init__(self, data: ReleaseFile) -> None:
@@ -345,10 +345,10 @@ def _is_specific(op: str) -> bool:
 
 
 def verdict(op: str, torch: str, *, fallback: bool) -> tuple[OpVerdict, str]:
-    """Return what happens to a call of `op` on a Mac with this release, and the op that is really missing.
+    """Return what happens to a call of `op` on a Mac with this release, and the missing op that causes it, if any.
 
-    Registrations decide it, not dtypes, sizes or known faults. An op that no release has, such as a third party's,
-    is `unknown`.
+    Only registered kernels decide it, not dtypes, sizes or known faults. An op that this release lacks, such as a
+    third party's, is `unknown`.
 
     Raises:
         UnknownReleaseError: The version cannot be resolved; see `resolve_release`.

@@ -48,7 +48,7 @@ Installed = Callable[[str], "str | None"]
 _FLOAT8 = "2.15"
 
 
-#: Stages at which an error comes, as its sentence begins.
+#: The stages that can raise, in the words with which a sentence about the error begins.
 LOADING, COMPUTING = "Loading", "Computing with"
 
 
@@ -72,15 +72,16 @@ class LoadingAnswer:
 
     Attributes:
         quantised: How it is quantised.
-        outcome: The outcome of loading with the installed packages.
-        error: The exception that loading raises; empty when it does not raise.
-        fix: The fix; empty when none is known for transformers.
+        outcome: The outcome with the installed packages; also `RAISES` where the checkpoint loads and its first
+            forward pass raises.
+        error: The exception that `stage` raises; empty when none is raised or its text is not known.
+        fix: The fix, as a phrase or a command; empty when none is known.
         dense: Whether the loaded weights take as much memory as plain ones.
         dtype: The dtype of dequantised weights; `"asked"` for the requested dtype; empty when they are not
             dequantised.
         sentences: What a user should know, in whole sentences.
         part: The part of a pipeline that the checkpoint belongs to; empty for a target that is one model.
-        stage: The stage that raises, as a sentence on it begins.
+        stage: The stage that `error` comes from: `"Loading"` or `"Computing with"`.
     """
 
     quantised: Quantised
@@ -100,17 +101,17 @@ class LoadingAnswer:
 
     @property
     def routes(self) -> list[str]:
-        """Return sentences on what computes with such bits natively on a Mac; empty for parts of pipelines."""
+        """Return sentences on MLX and llama.cpp as alternatives; empty for a part of a pipeline."""
         return [] if self.part else other_routes(self.quantised)
 
     @property
     def raises(self) -> bool:
-        """Return whether loading ends with an exception."""
+        """Return whether loading, or the first forward pass after it, raises an exception."""
         return self.outcome is Outcome.RAISES
 
     @property
     def fails(self) -> bool:
-        """Return whether loading yields no usable model: it raises, or the weights are not those of the checkpoint."""
+        """Return whether no usable model comes of it: it raises, leaves weights out, or the method is unknown."""
         return self.outcome in (Outcome.RAISES, Outcome.IGNORED, Outcome.UNKNOWN)
 
 
@@ -188,7 +189,7 @@ def joined(answers: Sequence[tuple[str, LoadingAnswer]]) -> LoadingAnswer | None
 
 
 def other_routes(quantised: Quantised) -> list[str]:
-    """Return sentences on what computes with such bits natively on a Mac."""
+    """Return sentences on other programs that compute with such quantised weights on a Mac's GPU: MLX and llama.cpp."""
     method = quantised.method
     if method is not None and method.native == "mlx":
         return [
@@ -234,7 +235,7 @@ def _loading(method: Method, version: str, library: str, words: Mapping[str, str
 
 
 def _stops(quantised: Quantised, loading: Loading, torch: str | None) -> LoadingAnswer | None:
-    """Return the answer for a checkpoint that loads, and whose first forward pass raises on MPS; else None."""
+    """Return the answer for a checkpoint whose first forward pass raises on MPS; None where none is known to."""
     also = f", with {', '.join(loading.needs)}" if loading.needs else ""
     if quantised.float8 and torch and _lacks_float8(torch) and loading.outcome == Outcome.PACKED.value:
         refused = dtypes.refused_copy("float8_e4m3fn", "bfloat16", torch)
@@ -280,7 +281,7 @@ def _left_out(quantised: Quantised, loading: Loading, release: str) -> LoadingAn
 
 
 def _unkept(quantised: Quantised, release: str) -> LoadingAnswer:
-    """Return the answer for a release that reads names of modules where the checkpoint states names of weights."""
+    """Return the answer for a checkpoint that lists weights to keep plain, in a release that expects modules."""
     first = next(name for name in quantised.kept if name.endswith(".weight"))
     said = (
         f"{release} replaces layers that this checkpoint keeps plain: it states {first}, and that release reads names "
@@ -298,10 +299,9 @@ def _lacks_float8(torch: str) -> bool:
 
 
 def _is_read(place: str, version: str, library: str) -> bool:
-    """Return whether `from_pretrained` reads a statement at this place of the config.
+    """Return whether `from_pretrained` reads a statement at this place, which is not the top of the config.
 
-    According to quantizers/auto.py, only at the top of the config; from transformers 5.13 on, also in its
-    decoder's part.
+    According to quantizers/auto.py, only transformers 5.13 and later does, and only in the config of the decoder.
     """
     try:
         late = Version(version) >= Version("5.13")

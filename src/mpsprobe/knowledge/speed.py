@@ -91,8 +91,8 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
         until: The minor release before which the row ends; empty for no bound.
-        share: The share of the bandwidth for the first three, and of the rate of large matmuls (`hardware.toml`)
-            for the others.
+        share: The share of the bandwidth for the first three, of what `what` says for `"attention-compute"` and
+            `"thin-linear"`, and of the rate of large matmuls (`hardware.toml`) for the others.
         sources: The links to the sources, or `"fitted"`.
     """
 
@@ -148,7 +148,7 @@ def single_thread(chip: str) -> SingleThread | None:
 
 
 def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelShare | None:
-    """Return the first row about these kernels and this release; None where nothing is known."""
+    """Return the first row that covers these kernels, family, dtype and release; None where none does."""
     for row in _file().kernels:
         fits = row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes) and _within(release, row.since, row.until):
@@ -247,7 +247,7 @@ def gpus() -> list[Gpu]:
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """Return the GPU called `name`, or the only one whose name contains it (`"h200"`); None when there is none."""
+    """Return the GPU called `name`, or the only one with it in its name (`"h200"`); None for none or several."""
     wanted = _gpu_key(name)
     rows = [row for row in _gpu_file().gpus if row.key == wanted]
     rows = rows or [row for row in _gpu_file().gpus if wanted and f"-{wanted}-" in f"-{row.key}-"]
@@ -255,7 +255,7 @@ def find_gpu(name: str) -> Gpu | None:
 
 
 def reached(kind: str, what: str, *, family: str = "", dtype: str = "") -> Reached | None:
-    """Return the share of a peak that PyTorch reaches; None where no measurement is known."""
+    """Return the first row that covers this kind of device, work, family and dtype; None where none does."""
     for row in _gpu_file().reached:
         fits = row.kind == kind and row.what == what and (not row.families or family in row.families)
         if fits and (not row.dtypes or dtype in row.dtypes):
@@ -271,7 +271,7 @@ _REGIME_FILE = Path(__file__).parent / "data" / "regimes.json"
 
 
 class Regime(str, enum.Enum):
-    """Through which of Apple's interfaces the kernel of an op runs, as read in the library's machine code."""
+    """How the MPS kernel of an op runs: in Metal or through MPSGraph, as read in the library's machine code."""
 
     METAL = "M"  #: a Metal kernel of PyTorch, directly or through a dispatch stub
     GRAPH = "G"  #: MPSGraph on every path that computes

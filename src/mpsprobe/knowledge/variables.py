@@ -37,7 +37,7 @@ class Variable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         when: The moment at which it is read; a later change has no effect.
         does: What it does.
         source: A link, or "wheel".
-        default: The value when it is not set.
+        default: The value when it is not set; empty when there is none.
         maximum: The highest legal bit mask; 0 for no check.
         choices: The legal texts of a `choice`.
     """
@@ -89,7 +89,8 @@ def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Pr
         torch: The release that will read it; None for the newest.
 
     Returns:
-        The problems in the order of the data file, unknown names last; empty when there are none.
+        The problems: those of single variables in the order of the data file, then those of the two watermark
+        ratios, then names that torch does not read. Empty when there are none.
     """
     known = {variable.name: variable for variable in variables()}
     problems: list[Problem] = []
@@ -109,12 +110,12 @@ def check_variables(env: Mapping[str, str], torch: str | None = None) -> list[Pr
 
 
 class Watermarks(NamedTuple):
-    """The two ratios of the allocator, as it reads them when it starts.
+    """The two watermark ratios of the MPS allocator, as it reads them when it starts.
 
     Attributes:
-        high: PYTORCH_MPS_HIGH_WATERMARK_RATIO; 0 means no limit.
-        low: PYTORCH_MPS_LOW_WATERMARK_RATIO.
-        refusal: The message that each use of MPS memory raises as a RuntimeError for them; empty where they are legal.
+        high: The value of PYTORCH_MPS_HIGH_WATERMARK_RATIO; 0 means no limit.
+        low: The value of PYTORCH_MPS_LOW_WATERMARK_RATIO.
+        refusal: The message of the RuntimeError that illegal ratios cause; empty where they are legal.
     """
 
     high: float
@@ -125,8 +126,8 @@ class Watermarks(NamedTuple):
 def watermarks(env: Mapping[str, str]) -> Watermarks:
     """Return the two ratios as the allocator reads them from `env` (MPSHeapAllocatorImpl::init_allocator).
 
-    A value that does not begin with a number, such as an empty one, is read as 0. An allocator that fails to start
-    is started again by its next use, so each use raises the error.
+    A value that does not begin with a number, such as an empty one, is read as 0. With illegal ratios the allocator
+    fails to start; each use of MPS memory starts it again and therefore raises the error again.
     """
     defaults = {variable.name: variable.default for variable in variables()}
     high, low = (strtod(env.get(name, defaults[name])) for name in (HIGH, LOW))
@@ -139,7 +140,7 @@ def watermarks(env: Mapping[str, str]) -> Watermarks:
 
 
 def strtod(text: str) -> float:
-    """Return the number that C's `strtod` reads: the longest leading number, 0.0 when there is none (`70%` is 70)."""
+    """Return the number that C's `strtod` reads from the beginning of a text: 70 for `70%`, 0.0 without one."""
     found = re.match(r"\s*([+-]?0x(?:[\da-f]+\.?[\da-f]*|\.[\da-f]+)(?:p[+-]?\d+)?)", text, re.IGNORECASE)
     if found:
         return float.fromhex(found[1])
@@ -153,7 +154,7 @@ def _leading_integer(text: str) -> int | None:
 
 
 def _judge(variable: Variable, value: str) -> list[Problem]:
-    """Return the problems with the value of one variable; the two watermarks are judged as a pair elsewhere."""
+    """Return the problems with the value of one variable, except a watermark ratio; see `_watermarks`."""
     name, number = variable.name, _leading_integer(value)
 
     def problem(what: str, fix: str, severity: Literal["error", "warning"] = "warning") -> list[Problem]:

@@ -39,7 +39,8 @@ class NamedMac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         f16_flops: The peak rate in float16, in operations per second; None when unknown.
         macos: The version of macOS; None when unspecified.
         working_set_bytes: The predicted recommendedMaxWorkingSetSize of Metal in bytes.
-        working_set_rule: How `working_set_bytes` was predicted.
+        working_set_rule: The share of memory behind `working_set_bytes`, and the Mac on which it was observed, in
+            words.
         sources: The web addresses of the facts.
     """
 
@@ -77,7 +78,7 @@ def target_mac(
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK is set there.
 
     Raises:
-        UsageError: The catalogue has no Mac of that name.
+        UsageError: The catalogue has no Mac of that name, or `macos` is not a version.
     """
     release = torch or installed_torch
     if name is not None:
@@ -137,7 +138,7 @@ def named(name: str, macos: str | None = None) -> NamedMac:
 
 
 def _plain(name: str) -> str:
-    """Return a name as the catalogue has it; people write `"M2 Air 16 GB"` or `"MacBook Pro M4 Max 40-core 64GB"`."""
+    """Return a name in the catalogue's spelling: `"m4-max-40c-64"` for `"MacBook Pro M4 Max 40-core 64GB"`."""
     words = _SEPARATORS.sub("-", name.strip().lower())
     words = _CORES.sub(r"-\1c-", _MEMORY.sub(r"-\1", f"-{words}-"))
     words = _MODELS.sub("-", words)

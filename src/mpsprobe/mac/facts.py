@@ -1,4 +1,4 @@
-"""Read facts of this machine: chip, GPU, memory, macOS, and what confines this process.
+"""Read facts of this machine: chip, GPU, memory, macOS, and the sandbox or container around this process.
 
 `System` is the one interface to the operating system, so that tests can replay the output of real Macs.
 """
@@ -50,7 +50,7 @@ class System(Protocol):
         """Return whether there is a file at `path`."""
 
     def sandboxed(self) -> bool | None:
-        """Return whether macOS confines this process; None when that cannot be determined."""
+        """Return whether macOS runs this process in a sandbox; None when that cannot be determined."""
 
     def memory(self) -> int:
         """Return the physical memory in bytes."""
@@ -222,7 +222,7 @@ def _other(system: System) -> Host:
 
 
 def _sysctl(system: System) -> dict[str, str]:
-    """Read all values in one call: an unknown name costs a line on stderr and an exit status, not the other values."""
+    """Return the values of `_SYSCTLS` by name, read in one call; names that this Mac does not have are missing."""
     values = {}
     for line in system.output("/usr/sbin/sysctl", *_SYSCTLS).splitlines():
         name, colon, value = line.partition(": ")
@@ -240,7 +240,7 @@ def _macos(system: System) -> str:
 
 
 def _gpu(system: System) -> tuple[str | None, int | None]:
-    """Return name and cores from system_profiler, or from IOKit where it hangs or is missing (some sandboxes)."""
+    """Return name and cores of the GPU from system_profiler, else from IOKit (some sandboxes); None when unknown."""
     output = system.output("/usr/sbin/system_profiler", "-json", "SPDisplaysDataType", timeout=20.0)
     try:
         cards = json.loads(output)["SPDisplaysDataType"]
@@ -263,7 +263,7 @@ def _gpu(system: System) -> tuple[str | None, int | None]:
 
 
 def _confinement(system: System) -> str | None:
-    """Return what confines this process: a container, or on macOS a sandbox (which hides Metal's devices)."""
+    """Return the kind of container or, on macOS, of sandbox around this process; None when none is seen."""
     environ = system.environ
     if system.system == "Darwin":
         if environ.get(

@@ -34,8 +34,8 @@ class TorchFacts:
 
     Attributes:
         version: The release, such as `"2.13.0+cpu"`; None when torch is not installed.
-        built: Whether it was compiled with MPS.
-        available: Whether it finds an MPS device.
+        built: Whether it was compiled with MPS (`torch.backends.mps.is_built()`).
+        available: Whether it finds an MPS device (`torch.backends.mps.is_available()`).
         broken: The error message of its import; empty when it can be imported.
     """
 

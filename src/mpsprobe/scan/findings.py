@@ -89,7 +89,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         files: The number of files that were read.
         lines: The number of lines in these files.
         findings: The hazards, sorted by path and place.
-        unreadable: The files that are not Python or not text.
+        unreadable: The files that could not be read, decoded, parsed or walked.
         suppressed: The number of findings that a `# noqa: MPSnnn` silenced.
         tests_left_out: The number of test files that were not read.
         mpsprobe: The version of mpsprobe.
@@ -106,7 +106,7 @@ class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mpsprobe: str = ""
 
     def worst(self, limit: Level) -> bool:
-        """Return whether a finding is at least as bad as `limit`."""
+        """Return whether the report has a finding at least as bad as `limit`."""
         return any(finding.severity.reaches(limit) for finding in self.findings)
 
     def by_rule(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ _WIDTH = 100
 
 
 def text(report: Report, *, explain: bool = True) -> str:
-    """Return the report as text.
+    """Return the report as text for readers: findings, unreadable files, rules and a summary.
 
     Args:
         report: The results of a scan.
@@ -59,7 +59,7 @@ def _finding(finding: SourceHazard) -> str:
 
 
 def _explained(code: str, report: Report) -> list[str]:
-    """Return a rule's reason and fix, and those that its findings state themselves."""
+    """Return the lines on a rule: each reason and fix that its findings give, which may differ from the rule's own."""
     rule = all_rules()[code]
     of_it = [finding for finding in report.findings if finding.code == code]
     reasons = dict.fromkeys((finding.why, finding.fix) for finding in of_it)

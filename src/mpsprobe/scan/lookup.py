@@ -46,7 +46,7 @@ def _packages() -> _Packages:
 
 @lru_cache(maxsize=4096)
 def cuda_only(module: str) -> environment.NeedsCuda | None:
-    """Return the CUDA-only package of a dotted module name; its import fails on a Mac."""
+    """Return the CUDA-only package that a dotted module name belongs to, whose import fails on a Mac; else None."""
     top = module.partition(".")[0]
     if cuda_library(top) is not None:
         return None
@@ -56,7 +56,7 @@ def cuda_only(module: str) -> environment.NeedsCuda | None:
 
 @lru_cache(maxsize=4096)
 def cuda_library(module: str) -> environment.NeedsCuda | None:
-    """Return the package of a dotted module name that imports on a Mac but needs CUDA to work."""
+    """Return the package of a dotted module name that a Mac can import but that needs CUDA to work; else None."""
     top = module.partition(".")[0]
     return next((library for library in _packages().library if top in library.names), None)
 
@@ -70,7 +70,7 @@ _MULTIPLY_INSIDE = {
 
 @lru_cache(maxsize=4)
 def torch_release(torch: str) -> TorchRelease:
-    """Return the ops of a release by the names that source code uses, read once.
+    """Return the look-up of a release's ops by the names that source code uses; it is made once.
 
     Raises:
         UnknownReleaseError: There is no data on the release.
@@ -107,7 +107,9 @@ class TorchRelease:
         self._answers: dict[str, tuple[str, bool] | None] = {}
 
     def missing(self, function: str) -> tuple[str, bool] | None:
-        """Return the op that a torch function lacks on MPS, and whether the fallback variable helps; None if it runs.
+        """Return the op that a torch function lacks on MPS, and whether PYTORCH_ENABLE_MPS_FALLBACK=1 makes it run.
+
+        None when one of its overloads runs, or when the function is unknown.
 
         Args:
             function: The dotted name, such as `"torch.linalg.eig"`.
@@ -130,17 +132,17 @@ class TorchRelease:
         return overloads[0].via or overloads[0].op, helps
 
     def is_lowered_by_autocast(self, name: str) -> bool:
-        """Return whether a function or method may run in half precision under autocast.
+        """Return whether autocast may run a function or method, or ops inside it, in half precision.
 
         Args:
-            name: The last part of its name, such as `"cos"`. A name that is not an op (a module, a function
-                of the model) may.
+            name: The last part of its name, such as `"cos"`. For a name that is not an op (a module, a function of
+                the model) the answer is True.
         """
         op = f"aten::{name}"
         return op not in self._bases or op in self._lowered or name in _MULTIPLY_INSIDE
 
     def advisory(self, name: str) -> advisories.Advisory | None:
-        """Return an advisory by its id where it applies to this release; else None."""
+        """Return the advisory with this id where it applies, or may apply, to this release; else None."""
         return next(
             (one.advisory for one in advisories.applicable(self.torch) if one.advisory.id == name), None
         )

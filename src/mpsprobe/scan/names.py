@@ -31,9 +31,9 @@ class Names:
                 self._meaning[alias.asname or alias.name] = f"{package}.{alias.name}"
 
     def of(self, node: ast.AST) -> str:
-        """Return `"torch.nn.functional.pad"` for `F.pad`; `""` for anything but a chain of names.
+        """Return the full dotted name of a chain of names, by the imports: `"torch.nn.functional.pad"` for `F.pad`.
 
-        A name that was not imported stays as it is.
+        A first name that was not imported is kept. Any other expression gives `""`.
         """
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
@@ -45,12 +45,12 @@ class Names:
         return ".".join(reversed(parts))
 
     def knows(self, package: str) -> bool:
-        """Return whether the module imports `package` or a name from it."""
+        """Return whether the module has imported `package`, or something inside it, before the current node."""
         return any(name == package or name.startswith(f"{package}.") for name in self._meaning.values())
 
 
 def modules_of(node: ast.AST) -> list[str]:
-    """Return the full names of the modules that an import statement imports."""
+    """Return the full names of the modules of an import statement; empty for relative imports and other nodes."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
@@ -73,7 +73,7 @@ class Scope:
 
     @cached_property
     def bindings(self) -> dict[str, list[tuple[int, ast.expr | None]]]:
-        """Return each name with the lines and values of its assignments; None for an unknown value."""
+        """Return the bindings of each name as pairs of a line and a value, which is None where it is no expression."""
         found: dict[str, list[tuple[int, ast.expr | None]]] = {}
         if not isinstance(self.node, ast.Module):
             arguments = self.node.args
@@ -96,12 +96,12 @@ class Scope:
         return []
 
     def only(self, name: str) -> ast.expr | None:
-        """Return the value of a name that is bound once, to a visible expression; else None."""
+        """Return the value of a name that is bound exactly once, to an expression; else None."""
         values = self.values(name)
         return values[0][1] if len(values) == 1 else None
 
     def latest(self, name: str, line: int) -> ast.expr | None:
-        """Return the value last assigned before `line` in this scope, in any branch."""
+        """Return the value last bound before `line` in this scope, in any branch; that of `only` for an outer name."""
         before = [value for at, value in self.bindings.get(name, ()) if at < line]
         return before[-1] if before else None if name in self.bindings else self.only(name)
 

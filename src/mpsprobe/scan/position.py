@@ -79,35 +79,35 @@ class Position:
     called: str = ""
 
     def name(self, node: ast.AST) -> str:
-        """Return the dotted name of an expression; `""` for any other expression."""
+        """Return the full dotted name of a chain of names such as `nn.Linear`; `""` for any other expression."""
         return self.names.of(node)
 
     def called_by(self, node: ast.Call) -> str:
-        """Return the dotted name of the callee."""
+        """Return the full dotted name of a call's callee; `""` when it is not a chain of names."""
         return self.names.of(node.func)
 
     def value(self, node: ast.expr) -> ast.expr:
-        """Return the expression behind a name or a condition, as far as it can be followed."""
+        """Return the expression that a name or a conditional expression has on a Mac; see `Truth.value`."""
         return self.truth.value(node, self.scope)
 
     @property
     def in_class_body(self) -> bool:
-        """Return whether the node is a statement of a class, not of a method."""
+        """Return whether the node is directly in the body of a class."""
         return bool(self.parents) and isinstance(self.parents[-1], ast.ClassDef)
 
     @property
     def failed_import_is_handled(self) -> bool:
-        """Return whether an ImportError here does not leave the module."""
+        """Return whether an import here is in a `try` that catches its failure, or behind an undecidable condition."""
         return self.conditions > 0 or any(_catches(attempt, _CATCH_IMPORT) for attempt in self.tries)
 
     @property
     def failure_is_handled(self) -> bool:
-        """Return whether the errors of torch without CUDA (AssertionError, RuntimeError and so on) are caught here."""
+        """Return whether a short `try` around the node catches the AssertionError of a torch without CUDA."""
         return any(_is_probe(attempt) and _catches(attempt, _CATCH_ANY) for attempt in self.tries)
 
     @property
     def unknown_dtype_is_handled(self) -> bool:
-        """Return whether the TypeError for a dtype that MPS lacks is caught here."""
+        """Return whether a short `try` around the node catches the TypeError for a dtype that MPS lacks."""
         return any(_is_probe(attempt) and _catches(attempt, _CATCH_DTYPE) for attempt in self.tries)
 
     @property
@@ -117,7 +117,7 @@ class Position:
 
 
 def _is_probe(attempt: ast.Try) -> bool:
-    """Return whether a `try` tests for a feature; one around a whole program does not."""
+    """Return whether a `try` is so short that it tests for a feature, unlike one around a whole program."""
     return len(attempt.body) <= _PROBE_STATEMENTS
 
 
@@ -137,7 +137,7 @@ def caught(handler: ast.ExceptHandler) -> list[str]:
 
 
 def argument(call: ast.Call, name: str, position: int | None = None) -> ast.expr | None:
-    """Return an argument by keyword, else by position; None when it was not passed."""
+    """Return an argument by keyword, else by position; None when it is not passed, or hidden in a starred one."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
@@ -157,13 +157,14 @@ D = TypeVar("D", bound=Detector)
 
 @dataclass(frozen=True)
 class Registry:
-    """The detectors, by the node types and names for which they are called.
+    """The detectors, by the nodes that they are called with.
 
     Attributes:
-        nodes: Detectors by kind of node.
+        nodes: Detectors by type of node.
         calls: Detectors by the last part of the callee's name: `"to"` for `x.to(...)`.
-        torch_calls: Detectors that are shown every call of a function of torch.
-        in_place_calls: Detectors that are shown every call of a method whose name ends in `_`.
+        torch_calls: Detectors that are called with every call of a function of torch.
+        in_place_calls: Detectors that are called with every call, outside torch's functions, of a name that ends in
+            `_`.
     """
 
     nodes: dict[type[ast.AST], list[Detector]] = field(default_factory=dict)
@@ -177,7 +178,7 @@ REGISTRY = Registry()
 
 
 def on(*kinds: type[ast.AST]) -> Callable[[D], D]:
-    """Return a decorator that registers a detector for every node of these kinds that a Mac would run."""
+    """Return a decorator that registers a detector for nodes of these types in code that a Mac would run."""
 
     def register(detector: D) -> D:
         for kind in kinds:

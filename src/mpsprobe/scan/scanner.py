@@ -104,7 +104,7 @@ class Options:
 
 
 def scan(sources: Sources, options: Options) -> Report:
-    """Scan files with every rule of the options.
+    """Scan files with the selected rules; files that cannot be read are listed in the report.
 
     Raises:
         UsageError: A code matches no rule, or there is no data on the torch release.
@@ -143,10 +143,16 @@ def scan(sources: Sources, options: Options) -> Report:
 
 
 def scan_text(text: str, options: Options, path: str = "<text>") -> tuple[SourceHazard, ...]:
-    """Return the findings in a piece of source code.
+    """Return the findings in a piece of source code, by line and column.
+
+    Args:
+        text: The source code.
+        options: The torch release and the rules.
+        path: The path to show in findings.
 
     Raises:
         SyntaxError: The text is not Python.
+        UsageError: A code matches no rule, or there is no data on the torch release.
     """
     source = Source(path, text, ast.parse(text))
     codes = chosen(options.select, options.ignore)

@@ -28,7 +28,7 @@ class Sources:
     """The Python files of one target, and what was left out.
 
     Attributes:
-        target: The target as the user named it, with its interpretation.
+        target: The target as reports name it.
         files: The Python files, sorted.
         tests_left_out: The number of test files that were left out.
         remarks: Sentences for the user about the choice.
@@ -109,7 +109,7 @@ def _places(spec: importlib.machinery.ModuleSpec) -> list[Path]:
 
 
 def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
-    """Return the files of a model's own code, or of transformers' module for its type when it has none.
+    """Return the Python files in a model's folder or, when it has none, of the transformers module for its type.
 
     Raises:
         TargetError: There is neither.
@@ -140,7 +140,7 @@ def of_model(folder: Path, shown_as: str, *, tests: bool = False, exclude: Seque
 
 
 def is_model_folder(path: Path) -> bool:
-    """Return whether a folder is a model's: it has a config in transformers' schema."""
+    """Return whether a folder is a model's: its `config.json` is a JSON object that is not empty."""
     return (path / "config.json").is_file() and bool(_config(path))
 
 
@@ -159,7 +159,7 @@ def is_test(path: Path) -> bool:
 
 
 def _holds_tests(file: Path, folder: Path) -> bool:
-    """Return whether a file with a test's name holds tests; a script `test_inference.py` may be a program."""
+    """Return whether a file with a test's path holds tests: it is in a test folder, or its text looks like tests."""
     if _TEST_FOLDERS & set(file.relative_to(folder).parts[:-1]) or file.name == "conftest.py":
         return True
     try:
@@ -203,7 +203,7 @@ def _model_types(config: dict[str, object]) -> Iterable[str]:
 
 
 def _other_repositories(config: dict[str, object]) -> set[str]:
-    """Return the repositories whose code `auto_map` uses: `"owner/name--module.Class"`."""
+    """Return the repositories whose code `auto_map` refers to, as `owner/name` in `"owner/name--module.Class"`."""
     auto_map = config.get("auto_map")
     values = auto_map.values() if isinstance(auto_map, dict) else ()
     texts = [text for value in values for text in (value if isinstance(value, list) else [value])]

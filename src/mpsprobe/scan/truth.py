@@ -51,10 +51,11 @@ def is_cuda_text(text: object) -> bool:
 
 
 class Truth:
-    """Decide conditions of one module as they turn out on a Mac.
+    """Decide conditions of one module for a Mac whose tensors are on MPS.
 
     Attributes:
-        learnt: The values of module-level names on a Mac, such as `HAS_FLASH` after a failed import.
+        learnt: The values of module-level names on a Mac, such as `HAS_FLASH` after a failed import; None for a
+            name whose import fails.
     """
 
     def __init__(self, names: Names) -> None:
@@ -99,7 +100,7 @@ class Truth:
         )
 
     def value(self, node: ast.expr, scope: Scope) -> ast.expr:
-        """Return `node` with names and conditional expressions followed as far as possible."""
+        """Return the value of a name or conditional expression on a Mac, as an expression; `node` when unknown."""
         for _ in range(_DEPTH):
             after: ast.expr | None = None
             if isinstance(node, ast.IfExp):
@@ -203,7 +204,7 @@ class Truth:
         return self._equals(left, right.value, scope) if isinstance(right, ast.Constant) else None
 
     def _equals(self, left: ast.expr, text: object, scope: Scope) -> bool | None:
-        """Return whether the value of `left` equals, or begins with, `text`."""
+        """Return whether `left`, on a Mac, equals or begins with `text`; None when that cannot be decided."""
         if not isinstance(text, str):
             return None
         said = self._platform(left)
@@ -232,7 +233,7 @@ class Truth:
         return {"sys.platform": "darwin", "os.name": "posix"}.get(self._names.of(node))
 
     def _is_device(self, node: ast.expr, scope: Scope) -> bool:
-        """Return whether an expression is named like a device or a device's type."""
+        """Return whether the name of an expression, or of its only value, is that of a device or a device type."""
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id == "str" and node.args:
                 return self._is_device(node.args[0], scope)

@@ -38,7 +38,7 @@ _IS_CUDA_CODE = re.compile(r"flash_?att(n|ention)|cudnn|cuda_?graph", re.IGNOREC
 
 
 def walk(tree: ast.Module, release: TorchRelease) -> list[Hit]:
-    """Return all hits of the detectors in a module."""
+    """Return the hits of all detectors in the code of a module that a Mac would run."""
     return _Walk(tree, release).run()
 
 
@@ -61,7 +61,7 @@ class _Walk:
         return [hit for hit, inside in self._hits if not unused & inside]
 
     def _only_used_elsewhere(self) -> set[str]:
-        """Return the functions and classes that this module uses only in code that a Mac does not reach."""
+        """Return the functions and classes with hits that are mentioned only in code that a Mac does not reach."""
         names = {name for _, inside in self._hits for name in inside} - self._used
         if not names:
             return names

@@ -73,7 +73,7 @@ def _asks_for_mps(test: ast.expr) -> bool:
 
 
 def _inner(node: ast.expr) -> ast.expr:
-    """Return the argument of `torch.device("mps")`; any other node unchanged."""
+    """Return the argument of a call with only one, such as `torch.device("mps")`; any other node unchanged."""
     return node.args[0] if isinstance(node, ast.Call) and len(node.args) == 1 else node
 
 
@@ -96,7 +96,7 @@ def list_without_mps(node: ast.Compare, position: Position) -> Iterator[Hit]:
 
 
 def _refuses(node: ast.Compare, position: Position) -> bool:
-    """Return whether the code raises when the comparison does not hold."""
+    """Return whether the code raises for a device that is not in the list."""
     around = [one for one in position.parents if isinstance(one, (ast.If, ast.Assert))]
     if not around:
         return False
@@ -111,7 +111,7 @@ def _refuses(node: ast.Compare, position: Position) -> bool:
 
 @on_call("add_argument", "option", "Option", "Argument", "Choice")
 def choices_without_mps(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `parser.add_argument("--device", choices=["cuda", "cpu"])`, `click.Choice(["cuda", "cpu"])`."""
+    """Report an option that offers CUDA and not MPS: `choices=["cuda", "cpu"]`, `click.Choice(["cuda", "cpu"])`."""
     last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     given = argument(node, "choices", 0 if last == "Choice" else None)
     texts = _texts(position.value(given)) if given is not None else []

@@ -1,4 +1,4 @@
-"""Packages that need CUDA: their imports, flash attention, and extensions that are compiled."""
+"""Detectors of imports of CUDA-only packages, of choices of flash attention and of builds of CUDA extensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpsprobe.scan.position import Hit, Position, argument, on, on_call, text_of
 
 @on(ast.Import, ast.ImportFrom)
 def cuda_import(node: ast.Import | ast.ImportFrom, position: Position) -> Iterator[Hit]:
-    """Report an import of a CUDA package that no handler guards."""
+    """Report the first import of a package that needs CUDA, unless a handler or a condition guards it."""
     if position.failed_import_is_handled:
         return
     for module in modules_of(node):

@@ -22,12 +22,12 @@ _CUDA_FORWARDS = {"cuda", "to_cuda", "to_gpu"}
 
 
 def places(name: str) -> bool:
-    """Return whether a variable with this name, such as `device`, says where tensors are placed."""
+    """Return whether a variable of this name, such as `device` or `map_location`, states where tensors are placed."""
     return _PLACE.search(name) is not None
 
 
 def cuda_text(node: ast.expr | None, position: Position) -> str | None:
-    """Return how an expression spells a CUDA device; None when it does not, or may be another device."""
+    """Return the text of the CUDA device that an expression states; None when it states none, or may be another."""
     if node is None:
         return None
     if isinstance(node, ast.Constant):
@@ -48,7 +48,7 @@ def cuda_text(node: ast.expr | None, position: Position) -> str | None:
 
 
 def _is_forwarded(position: Position) -> bool:
-    """Return whether a call is in a method `cuda` that passes a user's request on, or where its failure is handled."""
+    """Return whether a call is in a function such as `cuda` that a user asks for it, or its failure is handled."""
     return position.failure_is_handled or any(
         function.name in _CUDA_FORWARDS for function in position.functions
     )
@@ -119,7 +119,7 @@ def option(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _in_dict(node: ast.expr, position: Position) -> str | None:
-    """Return the CUDA device in `{"": "cuda"}`."""
+    """Return the first CUDA device among the values of a dict such as `{"": "cuda"}`; None without one."""
     if not isinstance(node, ast.Dict):
         return None
     return next((text for value in node.values if (text := cuda_text(value, position))), None)
@@ -187,7 +187,7 @@ def choice(node: ast.IfExp, position: Position) -> Iterator[Hit]:
 
 
 def _asks_for_cuda(test: ast.expr, position: Position) -> bool:
-    """Return whether a condition is about this machine having CUDA, not about the device of something."""
+    """Return whether a condition that is decidable on a Mac asks whether the machine has CUDA."""
     if position.truth.of(test, position.scope) is None:
         return False
     test = position.value(test)
@@ -215,7 +215,7 @@ def _leaf(node: ast.expr, position: Position) -> str | None:
 
 
 def _leaf_of_cuda(node: ast.IfExp, position: Position) -> str | None:
-    """Return the branch that names CUDA, or device 0 as in pipelines; None without one."""
+    """Return the text of the branch that names CUDA, or `"0"`, the first GPU in pipelines; None without one."""
     for arm in (node.body, node.orelse):
         inner = arm.args[0] if isinstance(arm, ast.Call) and arm.args else arm
         text = cuda_text(inner, position)
@@ -316,7 +316,7 @@ def _is_on_cpu(node: ast.expr, position: Position) -> bool:
 
 @on_torch_call
 def torch_cuda_call(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report each call of a `torch.cuda` function that runs on a Mac, where it raises or has no effect."""
+    """Report a call of a `torch.cuda` function that raises, or does nothing, on a Mac."""
     called = position.called
     if not called.startswith("torch.cuda."):
         return
@@ -336,7 +336,7 @@ def torch_cuda_call(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _is_seeded(position: Position) -> bool:
-    """Return whether the same function (or the module) also seeds every device."""
+    """Return whether the same function (or module) also calls `torch.manual_seed`, which seeds every device."""
     return any(
         isinstance(node, ast.Call)
         and position.called_by(node) in ("torch.manual_seed", "torch.random.manual_seed")

@@ -101,7 +101,7 @@ def _numpy_call(node: ast.Call, name: str, position: Position, depth: int) -> bo
 
 
 def _has_float(node: ast.expr) -> bool:
-    """Return whether a nested list holds only numbers, at least one of them a float."""
+    """Return whether an expression is a float, or a list or tuple of numbers of which at least one is a float."""
     if isinstance(node, (ast.List, ast.Tuple)):
         return (
             bool(node.elts)
@@ -114,7 +114,7 @@ def _has_float(node: ast.expr) -> bool:
 
 
 def _is_number(node: ast.expr) -> bool:
-    """Return whether an expression is a plain Python number: constants and arithmetic on them."""
+    """Return whether an expression is a Python number: a constant, arithmetic on constants, or `pi`, `e` or `inf`."""
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (int, float))
     if isinstance(node, ast.UnaryOp):
@@ -143,7 +143,7 @@ _KEEPS_DTYPE = {
 
 
 def wide(node: ast.expr | None, position: Position) -> str | None:
-    """Return the rule that a dtype expression violates; None for a dtype that MPS has, or that is unknown."""
+    """Return the code of the rule about a dtype expression: float64 or complex128; None for any other."""
     if node is None:
         return None
     node = position.value(node)
@@ -155,7 +155,7 @@ def wide(node: ast.expr | None, position: Position) -> str | None:
 
 @on_call("to", "type", "double", "cdouble")
 def conversion(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report a conversion to float64, which MPS lacks: `x.double()`, `x.to(torch.float64)`."""
+    """Report a conversion to float64 or complex128, which MPS lacks: `x.double()`, `x.to(torch.float64)`."""
     if not isinstance(node.func, ast.Attribute):
         return
     method, receiver = node.func.attr, node.func.value
@@ -186,7 +186,10 @@ def conversion(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_torch_call
 def creation(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.zeros(..., dtype=torch.float64, device=device)`, or without a device and then moved."""
+    """Report a float64 or complex128 tensor that is created on a device that may be MPS, or moved to one afterwards.
+
+    `torch.set_default_dtype` with such a dtype counts too.
+    """
     called = position.called
     if called == "torch.set_default_dtype":
         if node.args and (code := wide(node.args[0], position)):
@@ -226,7 +229,7 @@ def from_numpy(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def reaches_device(node: ast.Call, position: Position) -> str | None:
-    """Return how a tensor made here reaches the device with its dtype; None when nothing shows that it does."""
+    """Return in words how a call's tensor reaches a device with its dtype; None when nothing shows that it does."""
     inner: ast.AST = node
     for parent in reversed(position.parents):
         if isinstance(parent, ast.Attribute) and parent.value is inner:
@@ -347,7 +350,7 @@ def _is_cpu(node: ast.expr, position: Position) -> bool:
 
 
 def _defaults_to_cpu(node: ast.expr, position: Position) -> bool:
-    """Return whether a device is a parameter whose default is the CPU."""
+    """Return whether an expression is a parameter of the innermost function whose default is `"cpu"`."""
     if not isinstance(node, ast.Name) or not position.functions:
         return False
     arguments = position.functions[-1].args

@@ -14,7 +14,7 @@ _EXITS = {"sys.exit", "exit", "quit", "os._exit", "os.abort"}
 
 @on(ast.While)
 def endless(node: ast.While, position: Position) -> Iterator[Hit]:
-    """Report a loop that repeats after every RuntimeError, so that a missing op makes it endless."""
+    """Report a loop that tries again after every RuntimeError, so that an op that MPS lacks makes it endless."""
     if not position.names.knows("torch"):
         return
     for attempt in _own(node.body, (ast.Try,)):
@@ -61,7 +61,7 @@ def _after(loop: ast.While, attempt: ast.Try) -> list[ast.stmt]:
 
 
 def _leaves(handler: ast.ExceptHandler, position: Position) -> bool:
-    """Return whether a handler can leave the loop."""
+    """Return whether a handler raises, breaks, returns or exits anywhere."""
     return any(
         isinstance(node, _LEAVES) or (isinstance(node, ast.Call) and position.called_by(node) in _EXITS)
         for node in ast.walk(handler)
@@ -69,7 +69,7 @@ def _leaves(handler: ast.ExceptHandler, position: Position) -> bool:
 
 
 def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.stmt]:
-    """Return the statements of these kinds in a block, without those of inner functions and classes."""
+    """Return the statements of these kinds in a block and the blocks inside it, without inner functions and classes."""
     found: list[ast.stmt] = []
     pending: list[ast.AST] = list(body)
     while pending:
@@ -83,7 +83,10 @@ def _own(body: list[ast.stmt], kinds: tuple[type[ast.stmt], ...]) -> list[ast.st
 
 @on(ast.Try)
 def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
-    """Report `try: torch.linalg.eig(x)` / `except RuntimeError: x = x + noise`, where MPS has no such op."""
+    """Report a handler of RuntimeError around an op that MPS lacks: `except RuntimeError: x = x + noise`.
+
+    The op's NotImplementedError is a RuntimeError, and the handler mistakes it for its own case.
+    """
     for handler in node.handlers:
         names = caught(handler)
         if "NotImplementedError" in names:
@@ -109,7 +112,7 @@ def swallowed(node: ast.Try, position: Position) -> Iterator[Hit]:
 
 @on(ast.Try)
 def out_of_memory(node: ast.Try, position: Position) -> Iterator[Hit]:
-    """Report a handler of `torch.cuda.OutOfMemoryError`, which MPS does not raise."""
+    """Report a handler of `torch.OutOfMemoryError`, which MPS does not raise, where no other catches RuntimeError."""
     for handler in node.handlers:
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
         names = [position.name(kind) for kind in types if kind is not None]

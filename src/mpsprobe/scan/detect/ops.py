@@ -19,7 +19,7 @@ _VIEW_ATTRIBUTES = {"T", "mT", "H", "mH"}
 
 @on_torch_call
 def missing_op(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report a function of torch that has no MPS kernel."""
+    """Report a call of a torch function that has no MPS kernel in the release, unless it runs on the CPU."""
     called = position.called
     missing = position.release.missing(called)
     if missing is not None and not _is_on_cpu(node, position):
@@ -35,7 +35,7 @@ def missing_op(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _is_on_cpu(node: ast.Call, position: Position) -> bool:
-    """Return whether a call makes its result on the CPU, or gets an argument that is certainly on it."""
+    """Return whether a call states the CPU as its device, creates on the CPU by default, or gets a CPU tensor first."""
     device = argument(node, "device")
     if device is not None:
         return text_of(position.value(device)) == "cpu"
@@ -130,7 +130,7 @@ def in_place_on_view(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _is_strided(node: ast.expr) -> bool:
-    """Return whether an expression is a non-contiguous view, for tensors of more than one dimension."""
+    """Return whether an expression is a view that is not contiguous where the tensor has more than one dimension."""
     if isinstance(node, ast.Attribute):
         return node.attr in _VIEW_ATTRIBUTES or (node.attr == "data" and _is_strided(node.value))
     if isinstance(node, ast.Call):
@@ -144,7 +144,7 @@ def _is_strided(node: ast.expr) -> bool:
 
 
 def _cuts(part: ast.expr) -> bool:
-    """Return whether an index keeps only part of a dimension, as a view."""
+    """Return whether an index is an integer or a slice with a bound, which makes a view of a part of the dimension."""
     if isinstance(part, ast.Slice):
         return any(bound is not None for bound in (part.lower, part.upper, part.step))
     return isinstance(part, ast.Constant) and isinstance(part.value, int) and not isinstance(part.value, bool)

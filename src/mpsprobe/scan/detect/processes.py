@@ -21,7 +21,7 @@ def bare_fork(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("set_start_method", "get_context")
 def start_method(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report a start method that forks: `multiprocessing.set_start_method("fork")`."""
+    """Report that workers are started by fork: `multiprocessing.set_start_method("fork")`, `get_context("fork")`."""
     method = argument(node, "method", 0)
     if method is not None and text_of(position.value(method)) == "fork":
         yield Hit("MPS601", node, f'{ast.unparse(node.func)} chooses "fork".')
@@ -58,7 +58,7 @@ def shared(node: ast.Call, position: Position) -> Iterator[Hit]:
     "submit",
 )
 def sent_to_worker(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report a device tensor that is sent to another process: `queue.put(x.to("mps"))`."""
+    """Report a tensor on a device that may be MPS that is sent to another process: `queue.put(x.to("mps"))`."""
     if not (position.names.knows("torch.multiprocessing") or position.names.knows("multiprocessing")):
         return
     given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg in ("args", "kwargs"))]
@@ -96,7 +96,7 @@ def _placed(node: ast.expr, position: Position) -> str:
 
 
 def _is_cpu(node: ast.expr, position: Position) -> bool:
-    """Return whether an expression is certainly on the CPU: `x.cpu()`, or a tensor or module made without a device."""
+    """Return whether an expression is on the CPU: moved there in this scope, or made by torch without a device."""
     if any(_moves_to_cpu(one, ast.unparse(node)) for one in ast.walk(position.scope.node)):
         return True
     value = position.value(node)
@@ -110,7 +110,7 @@ def _is_cpu(node: ast.expr, position: Position) -> bool:
 
 
 def _moves_to_cpu(node: ast.AST, name: str) -> bool:
-    """Return whether a node is `x.to("cpu")` or `x.cpu()` for the name x, which moves a module in place."""
+    """Return whether a node is `x.to("cpu")` or `x.cpu()` for the expression `name`, which moves a module in place."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return False
     if node.func.attr not in ("to", "cpu") or ast.unparse(node.func.value) != name:

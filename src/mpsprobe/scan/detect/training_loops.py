@@ -37,7 +37,7 @@ def scaler_before_its_release(node: ast.Call, position: Position) -> Iterator[Hi
 
 @on_call("DataLoader")
 def worker_places_data(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `DataLoader(Places(device), num_workers=2)`, whose dataset or collate function moves samples."""
+    """Report a data loader with workers whose dataset or `collate_fn` places tensors on a device that may be MPS."""
     workers = argument(node, "num_workers", 5)
     if workers is None or (isinstance(workers, ast.Constant) and not workers.value):
         return
@@ -73,7 +73,11 @@ def worker_places_data(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 @on_call("to", "cpu", "cuda")
 def copy_that_does_not_wait(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `x.to("cpu", non_blocking=True)` that is read at once, and copies of a tensor that is not kept."""
+    """Report copies with `non_blocking=True` whose values may be wrong.
+
+    These are copies to the CPU in a scope that never synchronises, copies to MPS of a tensor that nobody keeps, and
+    on torch 2.5 all copies to MPS.
+    """
     if not isinstance(node.func, ast.Attribute) or not _is_true(argument(node, "non_blocking")):
         return
     target = argument(node, "device", 0)
@@ -92,7 +96,7 @@ def copy_that_does_not_wait(node: ast.Call, position: Position) -> Iterator[Hit]
 
 @on(ast.FunctionDef)
 def compiled_step(node: ast.FunctionDef, position: Position) -> Iterator[Hit]:
-    """Report a function under `@torch.compile` that takes a training step."""
+    """Report a function under `@torch.compile` that calls `backward`, unless its backend generates no code."""
     for decorator in node.decorator_list:
         call = decorator.func if isinstance(decorator, ast.Call) else decorator
         if position.name(call) == "torch.compile" and not _is_eager(decorator) and _goes_back(node):
@@ -101,7 +105,7 @@ def compiled_step(node: ast.FunctionDef, position: Position) -> Iterator[Hit]:
 
 @on_call("compile")
 def compiled_model(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report `torch.compile(model)` in a scope that calls `backward`."""
+    """Report `torch.compile(model)` in a scope that calls `backward`, unless its backend generates no code."""
     if (
         position.called == "torch.compile"
         and node.args
@@ -112,7 +116,7 @@ def compiled_model(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _may_be_mps(device: ast.expr, position: Position) -> bool:
-    """Return whether a device expression is MPS, or one that only the caller determines."""
+    """Return whether a device expression is MPS, or a name with `device` in it whose value is not visible."""
     value = position.value(device)
     if isinstance(value, ast.Call) and position.called_by(value) == "torch.device" and value.args:
         value = position.value(value.args[0])
@@ -135,7 +139,7 @@ def _is_true(node: ast.expr | None) -> bool:
 
 
 def _synchronises(node: ast.AST) -> bool:
-    """Return whether a node waits for the device: `torch.mps.synchronize()`, `event.synchronize()`, `x.item()`."""
+    """Return whether a node calls a function that waits: `torch.mps.synchronize()`, `event.synchronize()`, `wait()`."""
     return isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("synchronize", "wait")
 
 
@@ -147,7 +151,7 @@ def _goes_back(node: ast.AST) -> bool:
 
 
 def _is_eager(node: ast.expr) -> bool:
-    """Return whether a call of torch.compile does not use inductor."""
+    """Return whether a call of `torch.compile` names a backend that generates no code: `eager` or `aot_eager`."""
     backend = argument(node, "backend") if isinstance(node, ast.Call) else None
     return text_of(backend) in ("eager", "aot_eager")
 
@@ -185,7 +189,11 @@ _QUERIES = {
 
 @on_call("autocast", "maybe_autocast")
 def region(node: ast.Call, position: Position) -> Iterator[Hit]:
-    """Report an autocast region for CUDA: `torch.autocast("cuda")` in all its spellings."""
+    """Report an autocast region that does not apply to MPS: `torch.autocast("cuda")` in all its spellings.
+
+    A region that is switched off for another device is reported where it holds ops that an `autocast("mps")` around
+    it would still cast.
+    """
     called = position.called
     if called in _CUDA_ONLY:
         spelt = f"{called}()"
@@ -215,7 +223,7 @@ def region(node: ast.Call, position: Position) -> Iterator[Hit]:
 
 
 def _is_indifferent(position: Position) -> bool:
-    """Return whether the region holds no op that autocast runs in half precision."""
+    """Return whether the region is visible and holds no op that autocast may run in half precision."""
     region = position.parents[-1]
     if isinstance(region, ast.withitem):
         region = position.parents[-2]
@@ -233,7 +241,7 @@ def _is_indifferent(position: Position) -> bool:
 
 
 def _device_type(node: ast.expr, position: Position, line: int, depth: int = 0) -> str | None:
-    """Return the device type of an expression for a tensor on MPS; None when it cannot be derived."""
+    """Return the device type that an expression has where tensors are on MPS; None when it cannot be derived."""
     if depth > 6:
         return None
     text = text_of(node)
