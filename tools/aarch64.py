@@ -2,13 +2,13 @@
 
     python tools/aarch64.py FOLDER 2.6.0 2.8.0 2.13.0 [--predict MODEL ...] [--full RELEASE] [--rows N] [--example]
 
-makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, each torch release in a folder of its
-own), runs the tests of the C++ seams with each release, and prints the table that stands in docs/platforms.md. A wheel
+makes FOLDER once (a root file system of 60 MB, the wheels of the dependencies, each torch release in a folder of
+its own), runs the tests of the C++ hooks with each release, and prints the table for docs/platforms.md. A wheel
 that carries CUDA is given empty CUDA libraries, as `tools/installed_releases.py` does. `--predict` predicts a model
 with the last release, `--full` runs all tests of `emulate` and `predict` with one, `--rows` compares the op uses of
 the first N models of the zoo with those of this machine's own Python, if that has the last release installed.
-`--example` runs README's first example with each release instead of the tests, and compares its document with that of
-this machine's own torch.
+`--example` runs README's first example with each release instead of the tests, and compares its document with that
+of this machine's own torch.
 
 It needs a Debian or Ubuntu with qemu-user-static and gcc-aarch64-linux-gnu, and takes some CPU minutes a release:
 importing torch takes half a minute under qemu. What qemu cannot show: caches (instruction and data are never apart
@@ -122,7 +122,7 @@ class Machine:
             subprocess.run(["dpkg", "-x", str(package), str(self._root)], check=True)
 
     def add_torch(self, release: str) -> Path:
-        """Install a torch release into its own folder, with empty CUDA libraries where it needs some."""
+        """Install a torch release into its own folder, with empty CUDA libraries where needed; return the folder."""
         site = self.folder / f"torch-{release}"
         if not (site / "ready").exists():
             pip(site, f"torch=={release}")
@@ -156,7 +156,7 @@ class Machine:
         )
 
     def _command(self, site: Path) -> Path:
-        """Write the command that starts that Python, also its `sys.executable`, so that children are emulated too."""
+        """Write the script that starts the emulated Python with a torch release, and return its path."""
         libraries = [str(site / "stubs"), *(str(path) for path in site.glob("nvidia/**/lib"))]
         environment = {
             "PYTHONHOME": str(self._root / "usr"),
@@ -222,7 +222,7 @@ def here_and_there(machine: Machine, site: Path, module: str, *arguments: str) -
 
 
 def same_example(machine: Machine, site: Path) -> bool:
-    """Run README's first example there and here, and say whether both documents are equal."""
+    """Run README's first example there and here, print a row, and return whether both documents are equal."""
     both = here_and_there(machine, site, "tests.support.readme_example", str(machine.folder / "example"))
     if both is None:
         return False

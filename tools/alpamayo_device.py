@@ -112,7 +112,7 @@ def _build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _plain(options: argparse.Namespace) -> dict[str, Any]:
-    """Make the package's own calls in the order of its example; only the input comes from mpsprobe."""
+    """Time the package's own calls in the order of its example; only the input comes from mpsprobe."""
     import torch
 
     from mpsprobe.models import choose
@@ -303,7 +303,7 @@ def _parts(model: Any, device: Any, sampled: Callable[[], tuple[float, Any]]) ->
 
 
 def _compare(found: dict[str, Any]) -> None:
-    """Add the cost of mpsprobe to the findings, as a share of the median time of the package alone."""
+    """Add the cost of mpsprobe to the findings, in per cent of the median time of the package without it."""
     plain = found.get("plain", {})
     without = plain.get("sample_s", {}).get("median")
     ways = {

@@ -68,7 +68,7 @@ def _within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[
 
 
 def per_forward() -> None:
-    """Print the time of one forward pass of a small Llama in milliseconds."""
+    """Print the CPU time of a small Llama's forward pass in milliseconds: plain, in other modes and on the device."""
     config = LlamaConfig(
         vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4
     )
@@ -104,9 +104,9 @@ def per_forward() -> None:
 
 
 def ratios(tokens: int = 16, rounds: int = 30) -> None:
-    """Print the time that a 134 M Llama takes emulated over that of the plain CPU: one forward pass, and decoding.
+    """Print the ratio of emulated to plain CPU time of a Llama with 134 M parameters, for a forward pass and decoding.
 
-    The two take turns at being first, and the median is of the ratios of the rounds.
+    In each round both are timed, the order alternates, and the median is that of the rounds' ratios.
     """
     config = LlamaConfig(
         vocab_size=32000,
@@ -137,7 +137,7 @@ def ratios(tokens: int = 16, rounds: int = 30) -> None:
 
 
 def _ratio(emulated: Callable[[], object], plain: Callable[[], object], *, swapped: bool) -> float:
-    """Return the CPU time of one call over that of another."""
+    """Return the CPU time of `emulated` divided by that of `plain`; `swapped` runs `plain` first."""
     seconds = []
     for run in (plain, emulated) if swapped else (emulated, plain):
         start = time.process_time()
@@ -184,7 +184,7 @@ def _qwen3_vl() -> tuple[Any, dict[str, torch.Tensor]]:
 
 
 def full_size() -> None:
-    """Print the time of models at full size in `predict`: build, then prefill and 8 tokens."""
+    """Print the CPU time of models at full size in `predict`: to build one, then for prefill and 8 tokens."""
     for name, make in (("Llama 8B", _llama_8b), ("Qwen3-VL 8.8B", _qwen3_vl), ("Llama-4 108B", _llama4_108b)):
         ops = _Count()
         start = time.process_time()

@@ -33,7 +33,20 @@ class Change(str, enum.Enum):
 
 
 class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a comparison shows of one of the two runs."""
+    """The facts of one of the two runs that a comparison shows.
+
+    Attributes:
+        id: The id of the run.
+        started: When it started, in UTC (ISO 8601).
+        target: The name of the target.
+        dtype: The dtype of the weights; empty when unknown.
+        device: The device that was used.
+        evidence: The evidence levels of its checks, weakest first.
+        machine: The GPU, else the chip or the architecture, of its host.
+        os: The operating system and its version.
+        packages: The versions of torch and transformers.
+        cut_off: Whether it was interrupted.
+    """
 
     id: str
     started: str
@@ -48,7 +61,7 @@ class RunSide(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class CheckChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A check whose status, evidence or device differs; a status is None where the run has no such check."""
+    """A check in A and B; a status is None where the run lacks it, `caution` says why the two are not comparable."""
 
     id: str
     title: str
@@ -77,8 +90,8 @@ class NumberChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         a: The value in A.
         b: The value in B.
         ratio: The quotient b / a; None when they must not be compared (for the reason in `caution`) or when a is 0.
-        significance: Whether the difference is larger than the scatter.
-        change: Whether the change is for the better or the worse, where the unit has a better side.
+        significance: Whether the difference of two medians exceeds the scatter of their rounds.
+        change: Whether B is better or worse; `OTHER` for a unit of which neither more nor less is better.
         caution: The reason why the values were not compared; empty when they were.
     """
 
@@ -94,7 +107,7 @@ class NumberChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class OpChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An op (with its input dtypes) whose worst verdict differs; a verdict is None where a run does not call it."""
+    """An op with its input dtypes, and its worst verdict in each run; None where a run does not call it."""
 
     op: str
     dtypes: list[str]
@@ -134,7 +147,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     worse: bool
 
 
-#: A number that was measured once, or whose rounds are unknown, is worse from this ratio on: single timings on
+#: The ratio at which a number that was measured once, or whose rounds are unknown, counts as worse: single timings on
 #: an idle machine vary by some per cent, and by more on a busy one.
 WORSE_BY = 1.2
 #: A significant difference below this ratio does not count as a regression.
@@ -166,7 +179,7 @@ Word = TypeVar("Word", Status, OpVerdict)
 
 
 def compare(a: Run, b: Run, worse_by: float = WORSE_BY) -> Comparison:
-    """Compare a run B with an earlier or other run A.
+    """Compare a run B with a run A: which checks, measurements and op verdicts changed.
 
     Args:
         a: The older run, or the one to live up to.
@@ -195,7 +208,7 @@ def _by_id(checks: Iterable[Check]) -> dict[str, Check]:
 
 
 def _paired(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """Pair the entries of A and B in the order of A; entries only in B follow."""
+    """Return pairs of the entries of A and B, in A's order; None stands for a missing one, those only in B are last."""
     return [(a.get(key), b.get(key)) for key in dict.fromkeys([*a, *b])]
 
 
@@ -218,7 +231,7 @@ def _check(a: Check | None, b: Check | None) -> CheckChange:
 
 
 def _judge(a: Word | None, b: Word | None, severity: Mapping[Word, int]) -> Change:
-    """Return in which direction a status or verdict changed; one without a severity says nothing about the target."""
+    """Return the direction of a change of status or verdict; one without a severity counts as not known."""
     if a == b:
         return Change.SAME
     before, after = (None if word is None else severity.get(word) for word in (a, b))
@@ -458,7 +471,7 @@ def _cautions(a: Run, b: Run) -> list[str]:
 
 
 def _same_target(a: Run, b: Run) -> bool:
-    """Return whether both runs are of the same model; a path and a repo id of one model count as two."""
+    """Return whether both runs have a target of the same name, revision and size of weights."""
     mine, theirs = a.target, b.target
     return (mine.name, mine.revision, mine.weight_bytes) == (
         theirs.name,

@@ -28,8 +28,9 @@ def heap_bytes(buffers: Iterable[int]) -> int:
     """Return the bytes that Metal has allocated once buffers of these sizes are placed in the tightest heaps.
 
     PyTorch's allocator takes memory from Metal in heaps, whose unused parts count too. The rules are those of
-    aten/src/ATen/mps/MPSAllocator.h: buffers up to 1 MiB share heaps of 8 MiB, up to 10 MiB heaps of 32 MiB, up to
-    512 MiB heaps of 1 GiB; a larger one has its own heap, rounded up to 2 MiB.
+    aten/src/ATen/mps/MPSAllocator.h: buffers of up to 1 MiB share heaps of 8 MiB, those below 10 MiB heaps of 32
+    MiB, those below 512 MiB heaps of 1 GiB; a larger one has its own heap, whose size is rounded up to a multiple
+    of 2 MiB.
 
     Args:
         buffers: The sizes in bytes, in the order of allocation.
@@ -89,7 +90,7 @@ class Holding:
         inputs: The input, in use during the whole run.
         cache: The key-value cache at that time.
         kept: Results kept from one step to the next: logits, scores, token ids.
-        activations: Everything else.
+        activations: Everything else, including gradients.
     """
 
     weights: int
@@ -126,7 +127,7 @@ def growth(trace: Trace, found: Sequence[Stage]) -> Growth | None:
 
 
 def highest(trace: Trace, found: Sequence[Stage], tokens: int | None = None) -> Holding:
-    """Return the memory in use at the peak, with `decode` extrapolated to `tokens` new tokens where given."""
+    """Return the memory in use at the run's peak, with `decode` extrapolated to `tokens` new tokens unless None."""
     moments = [_during(trace, one) for one in trace.passes if one.depth == 1]
     last = [one for one in trace.passes if one.depth == 1][-1:]
     grown = growth(trace, found)
@@ -168,8 +169,7 @@ def memory(
         macos: The version of macOS; None for the smaller working set of older ones.
         dtypes: The number of parameters by dtype.
         tokens: The number of new tokens of a sample, where it differs from the run's.
-        kv_dtype: The dtype of the key-value cache where it differs from the run's: a key of
-            `run.outlook.KV_BITS`.
+        kv_dtype: The dtype of the key-value cache, a key of `run.outlook.KV_BITS`; None for the run's.
     """
     held = highest(trace, found, tokens)
     grown = growth(trace, found)
@@ -260,7 +260,7 @@ def _of_training(
     memory_bytes: int,
     macos: str | None,
 ) -> list[MemoryRemedy]:
-    """Return changes that would make an optimisation step fit, each with its size and the resulting fit."""
+    """Return changes that reduce the memory of an optimisation step, each with its size and the resulting fit."""
     working_set, _ = chips.working_set(memory_bytes, macos)
     gradients = min(trace.gradients, held.activations)
     activations = held.activations - gradients
@@ -343,9 +343,10 @@ def remedies(
     macos: str | None,
     largest: int = 0,
 ) -> list[MemoryRemedy]:
-    """Return changes that would make it fit, each with its size and the resulting fit.
+    """Return changes that reduce the memory of a run, each with its size and the resulting fit.
 
-    `largest` is the largest single tensor in bytes. One beyond Metal's limit needs fewer bits or a larger Mac.
+    `largest` is the size of the largest single tensor in bytes; only fewer bits or a larger Mac help where it
+    reaches Metal's limit of a buffer.
     """
     working_set, _ = chips.working_set(memory_bytes, macos)
     limit = chips.max_buffer(memory_bytes, macos)
@@ -391,7 +392,7 @@ def _remedy(kind: RemedyKind, change: str, needed: int, working_set: int, memory
 
 
 def _larger_mac(needed: int, macos: str | None, largest: int = 0) -> list[MemoryRemedy]:
-    """Advise the smallest memory of a Mac in which `needed` bytes fit easily, with one buffer of `largest` bytes."""
+    """Return advice on the smallest Mac in which `needed` bytes fit easily, one buffer of `largest` included."""
     for size in _sizes():
         if (
             largest < chips.max_buffer(size, macos)
@@ -414,7 +415,7 @@ def _during(trace: Trace, one: Pass) -> Holding:
 
 
 def _kept(trace: Trace, one: Pass) -> int:
-    """Return the bytes of results from before the pass; its own results still count as activations."""
+    """Return the bytes in use when a pass began, without weights, input and cache: results of earlier passes."""
     return max(one.before - trace.weights - trace.inputs - one.cache_before, 0)
 
 

@@ -57,7 +57,7 @@ class _Cost:
 
 
 class CallCost(NamedTuple):
-    """The properties that determine the time of one call. A model has about a thousand, and ten times as many op uses.
+    """The properties of a call that determine its time; calls that agree in all of them are timed once.
 
     Attributes:
         op: The overload name.
@@ -66,8 +66,8 @@ class CallCost(NamedTuple):
         host: The kind of call on the host; see `kinds.host_kind`.
         flops: The FLOPs; 0 where no formula is known.
         bytes: The bytes moved; 0 where no formula is known.
-        scores: The part of the bytes that a fused attention kernel does not move.
-        falls_back: Whether the CPU runs it.
+        scores: The bytes of attention scores among them, which a fused kernel does not move.
+        falls_back: Whether it falls back to the CPU.
         native: Whether a GPU kernel runs it.
         thin: Whether it is a linear layer on several rows of one token each, as when decoding a batch.
         groups: The number of results of an op whose Metal kernel has a threadgroup for each
@@ -175,10 +175,11 @@ def _is_thin(use: OpUse) -> bool:
 
 
 def _inner(trace: Trace) -> list[int]:
-    """Return the positions in `Trace.order` of ops that C++ calls: those in a long run of ops of one Python line.
+    """Return the positions in `Trace.order` of ops that C++ calls: all but the first of a long run on one line.
 
-    A recurrent layer or a composite op calls them without Python in between, which is most of an op's cost. An
-    optimiser's step has one line as well, but torch.optim calls each op of each parameter from Python.
+    A recurrent layer or a composite op calls them without running Python between them, which would be most of an
+    op's cost. The ops of an optimiser's step have one line too, but torch.optim calls each of them from Python, so
+    they are left out.
     """
     found: list[int] = []
     last, run, stepping = "", 0, False
@@ -202,7 +203,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
     Args:
         work: The calls of the run.
         machine: The machine.
-        turns: The number of iterations by name of a stage where it differs from the run's. The stage is
+        turns: The number of iterations of those stages, by name, for which it differs from the run's. They are
             extrapolated linearly from the iterations that were run.
     """
     floors = _floors(work, machine)
@@ -273,7 +274,7 @@ def _floors(work: Work, machine: Machine) -> list[float]:
 
 
 def _is_known(work: Work, machine: Machine) -> bool:
-    """Return whether the rates of all arithmetic are known."""
+    """Return whether the machine's rate is known for every kind and dtype of arithmetic in the work."""
     asked = {
         (call.kind, call.dtype)
         for call in work.calls
@@ -283,7 +284,7 @@ def _is_known(work: Work, machine: Machine) -> bool:
 
 
 def _ranged(floor: float, expected: float | None, bound: str, machine: Machine) -> Range:
-    """Return the range in which four in five measurements of such a stage lie; without bounds where there are none."""
+    """Return the range of a stage, whose bounds hold four in five measurements; no bounds where none were made."""
     if expected is None:
         return Range(floor)
     found = machine.covers(bound)
@@ -380,7 +381,7 @@ def _last(work: Work) -> int | None:
 
 
 def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Machine) -> str:
-    """Return what limits a stage: dispatch, if that takes longer than all kernels; else the largest share."""
+    """Return what limits a stage: dispatch if it takes longest, else the largest share; empty if that is below 60 %."""
     host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
     counted = Counter(p for order in orders for p in order)
     for p, n in counted.items():
@@ -400,7 +401,7 @@ def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Mac
 
 
 def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | None]:
-    """Return the shares of time and of calls of ops that run in GPU kernels; views are not counted."""
+    """Return the shares of op time and of calls that run in GPU kernels, without views; None without any calls."""
     time = native_time = 0.0
     calls = native_calls = 0
     once = [_once(cost) for cost in costs]

@@ -26,7 +26,7 @@ OPTIMIZER = -4
 
 @dataclass(frozen=True)
 class Pass:
-    """One call of a module, with the memory in use around it. Memory is 0 for calls at a depth other than 1.
+    """One call of a module, with the memory in use around it, which is recorded only at depth 1 and else 0.
 
     Attributes:
         path: The path of the module; `""` for the model itself.
@@ -64,9 +64,9 @@ class Trace:
         order: The positions in `uses`, one for each call; `WAIT` where the host waited, `MODULE` where a module was
             called, `OPTIMIZER` around the step of an optimiser. Other negative numbers are calls that were not
             itemised.
-        passes: The module calls down to some depth, in the order in which they began.
+        passes: The recorded module calls, in the order in which they began.
         weights: The bytes in use before there was any input.
-        storages: The size of each storage among them in bytes.
+        storages: The size in bytes of each storage that `weights` counts.
         inputs: The bytes of the input on the device.
         end: The bytes in use at the end, with results still held.
         peak: The peak of the bytes in use.
@@ -125,7 +125,7 @@ class Trace:
         return flops, moved
 
     def native(self, use: OpUse) -> bool:
-        """Return whether a GPU kernel runs the op use."""
+        """Return whether GPU kernels run the op use, by its verdict: native or composite."""
         return use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 
 
@@ -224,7 +224,7 @@ def _loops(calls: Sequence[Pass]) -> list[_Loop]:
 
 
 def _split(loop: _Loop, work: Sequence[int]) -> list[tuple[str, list[list[Pass]]]]:
-    """Return a loop's name and iterations, with a different first iteration as a part of its own."""
+    """Return the stages of a loop as names and iterations; a first iteration with much more work is one of its own."""
     turns = loop.turns
     main = max(turns[-1], key=lambda one: work[one.end] - work[one.start])
     name = main.path.rpartition(".")[2]

@@ -87,7 +87,7 @@ class WorkingSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         memory_gib: The physical memory of that Mac in GiB.
         since_macos: The first major macOS version for which the share holds.
-        share: recommendedMaxWorkingSetSize divided by the physical memory, from 0 to 1.
+        share: The recommendedMaxWorkingSetSize divided by the physical memory, from 0 to 1.
         source: Where it was read.
     """
 

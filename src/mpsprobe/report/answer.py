@@ -35,7 +35,7 @@ class ShortAnswer:
 
     Attributes:
         title: The answer.
-        detail: What it rests on, in a sentence; empty where the title says it all.
+        detail: The number of op calls by verdict, in a sentence; empty where the run shows none.
         asked: The target Mac, in a line; empty where none is known.
     """
 
@@ -79,12 +79,12 @@ def _foretold(run: Run, found: Headline) -> str:
 
 
 def _release(mac: Mac) -> str:
-    """Return the torch release of a Mac, without the build of this machine: `2.13.0` of `2.13.0+cpu`."""
+    """Return a Mac's torch release without a local build: `2.13.0` for `2.13.0+cpu`."""
     return mac.torch.partition("+")[0]
 
 
 def of_mac(mac: Mac) -> str:
-    """Return the target Mac in a line: chip, memory, macOS, torch and the fallback variable."""
+    """Return the target Mac as one line: chip, memory, macOS, torch and the fallback variable."""
     machine = mac.chip or "any chip"
     memory = f", {mac.memory_gb:g} GB" if mac.memory_gb is not None else ""
     macos = f"macOS {mac.macos}" if mac.macos else "a macOS that is new enough"

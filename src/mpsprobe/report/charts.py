@@ -32,15 +32,15 @@ _LEAST = 0.4
 
 @dataclass(frozen=True)
 class Segment:
-    """One part of a stacked bar.
+    """One part of a stacked bar; positions and lengths are per cent of the drawing's width.
 
     Attributes:
         name: The name of the part.
         text: Its size with its unit.
-        tone: Which of the chart's tones fills it, from 0.
-        left: Where it begins.
-        width: How wide it is.
-        middle: Where its label stands.
+        tone: The index of its colour, from 0.
+        left: The position of its left end.
+        width: Its length.
+        middle: The position of the middle of its label.
         label: Its label; empty where there is no room for one.
     """
 
@@ -60,8 +60,8 @@ class LimitMark:
     Attributes:
         name: The name of the limit.
         text: Its size with its unit.
-        at: Its position.
-        anchor: The end of its label that is placed there, chosen to keep the label inside the drawing.
+        at: Its position in per cent of the drawing's width.
+        anchor: The part of its label that is placed there (SVG's `text-anchor`: `start`, `middle` or `end`).
         foot: The end of its line, in px from the top.
         base: The baseline of its label, in px from the top.
     """
@@ -80,10 +80,11 @@ class StackedBar:
 
     Attributes:
         description: The whole chart in one sentence.
-        segments: Parts from the left; the system's share ends where physical memory ends.
+        segments: The parts from the left. Where there is room, the system's part ends at the end of physical
+            memory.
         markers: Limits from the left.
         height: The height of the drawing in px.
-        track: How wide physical memory is.
+        track: The length of physical memory in per cent of the drawing's width.
     """
 
     description: str
@@ -95,14 +96,14 @@ class StackedBar:
 
 @dataclass(frozen=True)
 class BarRow:
-    """One row of a bar chart.
+    """One row of a bar chart; positions and lengths are per cent of the drawing's width.
 
     Attributes:
         name: The name of the row.
         text: Its value with its unit and, where it has one, its likely range.
         width: The length of the bar.
-        low: Where the likely range begins; empty without one.
-        spread: How wide the likely range is.
+        low: The position of the lower end of the likely range; empty without one.
+        spread: The length of the likely range; empty without one.
         key: The CSS class of the bar.
     """
 
@@ -116,7 +117,7 @@ class BarRow:
 
 @dataclass(frozen=True)
 class BarChart:
-    """Bars on one scale, and a description of them in one sentence."""
+    """A title, bars on one scale, and a description of the chart in one sentence."""
 
     title: str
     description: str
@@ -124,7 +125,7 @@ class BarChart:
 
 
 def memory_bar(memory: Memory) -> StackedBar | None:
-    """Draw memory as a stacked bar; None unless every part, the Mac's memory and the fit are known."""
+    """Return the chart of memory; None unless every part, the Mac's memory and the fit are known."""
     known = all(part.bytes is not None for part in memory.parts)
     parts = [(part.name, part.bytes, part.system) for part in memory.parts if part.bytes]
     available = memory.available_bytes
@@ -186,7 +187,7 @@ def _anchor(at: float) -> str:
 
 
 def time_chart(time: Timing, one: str = "sample") -> BarChart | None:
-    """Draw the stages of one sample, or of one step; None when no stage has an expected time.
+    """Return the chart of the stages of one sample, or of one step; None when no stage has an expected time.
 
     Download and load are left out: they happen once, and would dwarf the stages of a sample.
     """
@@ -214,7 +215,7 @@ def time_chart(time: Timing, one: str = "sample") -> BarChart | None:
 
 
 def kinds_chart(time: Timing | None, uses: Sequence[OpUse]) -> BarChart | None:
-    """Draw the expected time of each family of ops, or its least memory traffic where no time is known.
+    """Return the chart of the expected time of each family of ops, or of its least memory traffic without times.
 
     None when fewer than two families have a known size.
     """
@@ -250,7 +251,7 @@ def _bar(value: float, most: float) -> str:
 
 
 def verdict_chart(uses: Iterable[OpUse]) -> BarChart | None:
-    """Draw calls by verdict; None when all calls have one verdict."""
+    """Return the chart of calls by verdict; None when all calls have one verdict, or there are none."""
     calls: dict[OpVerdict, int] = defaultdict(int)
     for use in uses:
         calls[use.verdict] += use.count
@@ -293,7 +294,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class SpreadChart:
-    """The chart of all benchmarks, with a description in words."""
+    """The chart of all benchmarks: a title, a description in words and a row for each."""
 
     title: str
     description: str
@@ -301,7 +302,7 @@ class SpreadChart:
 
 
 def rounds_chart(checks: Sequence[Check]) -> SpreadChart | None:
-    """Draw every check that holds the times of its rounds; return None when none does."""
+    """Return the chart of all checks that hold the times of several rounds; None when none does."""
     rows = tuple(
         _spread(check.title, check.data.seconds)
         for check in checks

@@ -22,7 +22,18 @@ FOLD_ROWS = 10
 
 @dataclass(frozen=True)
 class Number:
-    """A measurement as text; `wordy` when it is no number; `where` is the device unless the evidence names it."""
+    """A measurement as text.
+
+    Attributes:
+        name: The name of the measurement.
+        value: The value for readers, with its unit.
+        exact: The value as it was recorded, where `value` rounds or scales it; else empty.
+        wordy: Whether the value is not a number.
+        evidence: The word for its evidence.
+        device: The device that it was obtained on.
+        check: The id of its check.
+        where: The device to show beside the evidence; empty where the evidence names it.
+    """
 
     name: str
     value: str
@@ -36,7 +47,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `status` is set when the cell names one, `column` is the name of its column."""
+    """A cell of a table; `status` is the word whose icon is shown with it, if any, `column` the name of its column."""
 
     text: str
     number: bool
@@ -54,7 +65,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as a template prints it; `fold` is the line behind which it is folded, empty when it is shown at once."""
+    """A table as a template prints it; `fold` is the line that opens a folded table, empty for one that is open."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -63,7 +74,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class CheckView:
-    """A check as reports show it. `see` is the anchor of its details when those are shown elsewhere."""
+    """A check as reports show it; `see` is the anchor of its details where another section shows them, else empty."""
 
     id: str
     anchor: str
@@ -83,7 +94,7 @@ class CheckView:
 
 
 def check_views(checks: list[Check], run: Run) -> dict[str, CheckView]:
-    """Return a view of each check by id. Anchors differ even where ids differ only in punctuation."""
+    """Return the view of each check by its id; no two have the same anchor."""
     seen: dict[str, int] = defaultdict(int)
     views = {}
     for check in checks:
@@ -143,7 +154,7 @@ def grid(table: Table, *, folds: bool = False) -> Grid:
 
     Args:
         table: The table of a check or an outlook.
-        folds: Whether to fold the table behind one line when it is long.
+        folds: Whether to fold the table behind one line when it has more than `FOLD_ROWS` rows.
     """
     width = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     names = [clean(name) for name in table.columns] + [""] * (width - len(table.columns))

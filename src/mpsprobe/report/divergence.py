@@ -45,13 +45,13 @@ class LayerBar:
 
 @dataclass(frozen=True)
 class DivergencePage:
-    """Everything that the page prints.
+    """The texts and figures of the page about a layer-by-layer comparison.
 
     Attributes:
         title: The title of the page.
         status: Whether anything diverges.
         sentence: The answer in one sentence.
-        evidence: How the subject's numbers are known.
+        evidence: The word for the evidence of the subject's values.
         sides: The names of the reference and of the subject.
         cause: Sentences about the first module that diverges.
         chart: The bars, worst first.

@@ -69,7 +69,7 @@ _PADDING = 14
 
 @dataclass(frozen=True)
 class Badge:
-    """Geometry and texts of the badge template; lengths in px."""
+    """The texts and the geometry, in px, that the template of the badge prints."""
 
     label: str
     message: str
@@ -186,7 +186,7 @@ def _suite(run: Run, phase: Phase, checks: list[Check]) -> ET.Element:
 
 
 def _facts(check: Check) -> list[tuple[str, str]]:
-    """Return the evidence, blocker and measurements of one check as properties."""
+    """Return evidence, blocking phase and measurements of one check as pairs of a property's name and value."""
     evidence = f"{check.evidence.value}, {check.device}" if check.evidence else "none"
     return [
         (f"{check.id}: evidence", evidence),
@@ -311,7 +311,7 @@ def append_summary(run: Run, environment: Mapping[str, str] | None = None) -> Pa
 
 
 def write(run: Run, folder: Path, formats: Iterable[Format] = DEFAULT) -> dict[str, Path]:
-    """Write reports into `folder`, which is created if needed.
+    """Write reports into `folder`, which is created if needed; each file is replaced only when it is complete.
 
     Returns:
         The path of each report by its format.

@@ -22,7 +22,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactList:
-    """Facts about one subject, with their origin."""
+    """Facts about one subject, with a title and their origin in words."""
 
     title: str
     origin: str
@@ -30,7 +30,7 @@ class FactList:
 
 
 def fact_lists(run: Run) -> tuple[FactList, ...]:
-    """Return the facts of the target, the machine, the target Mac and the versions."""
+    """Return the lists of facts of target, machine, target Mac, versions and fallbacks; empty lists are left out."""
     lists = (
         FactList("Target", "from the command line, the profile and the model's files", tuple(_target(run))),
         FactList("Machine", "measured: read from the host", tuple(_machine(run))),
@@ -46,7 +46,7 @@ def fact_lists(run: Run) -> tuple[FactList, ...]:
 
 
 def command(run: Run) -> str:
-    """Return the command line, quoted for a shell."""
+    """Return the run's command line, quoted for a shell."""
     return clean(shlex.join(run.command))
 
 

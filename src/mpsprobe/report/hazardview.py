@@ -1,4 +1,4 @@
-"""Prepare what stands out in a prediction: the known faults that its op uses meet, and where the host waits."""
+"""Prepare two parts of a prediction's report: known faults that its op uses meet, and where the host waits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class HazardList:
 
 
 def warning(run: Run) -> str:
-    """Return a first sentence for a known fault that gives wrong results or kills the process; empty for none."""
+    """Return a sentence on the first critical fault that is met (`Hazard.is_met`), and its fix; empty for none."""
     met = [
         one
         for one in (run.predicted.hazards if run.predicted is not None else ())
@@ -68,7 +68,7 @@ def warning(run: Run) -> str:
 
 
 def hazard_list(hazards: Sequence[Hazard]) -> HazardList | None:
-    """Return the known faults that belong in a report; None when there are none."""
+    """Return the known faults that are met or listed as possible; None when there are none."""
     met = tuple(_view(one) for one in hazards if one.is_met)
     possible = tuple(_view(one) for one in hazards if not one.is_met and one.listed)
     if not met and not possible:
@@ -95,7 +95,7 @@ def _view(one: Hazard) -> HazardView:
 
 
 def waits_folds(run: Run) -> Iterator[FoldView]:
-    """Yield the lines at which the host waits for the GPU, and the time that it takes; nothing where it never waits."""
+    """Yield one section on the lines where the host waits for the GPU and its cost; nothing where it never waits."""
     made = run.predicted
     rows = waiting_lines(made) if made is not None else []
     if made is None or not rows:
@@ -118,7 +118,7 @@ def waits_folds(run: Run) -> Iterator[FoldView]:
 
 
 def waiting_lines(made: Predicted) -> list[tuple[str, str, int]]:
-    """Return each line of code that waits with the reason and the number of waits, most waits first."""
+    """Return a line of code, the reason and the number of waits for each place that waits, most waits first."""
     counts: dict[tuple[str, str], int] = {}
     for one in made.host_waits:
         if one.waits:

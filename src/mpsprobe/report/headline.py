@@ -20,7 +20,7 @@ class VerdictBasis:
     Attributes:
         evidence: The weakest evidence that the verdict rests on; None when nothing was learnt.
         standing: The evidence with its device, for stamps and badges, such as `measured on cpu`.
-        place: The tail of the verdict's clause, such as ` on cpu (measured on this machine)`; empty without
+        place: The end of the verdict's clause, such as ` on cpu (measured on this machine)`; empty without
             evidence.
         caveat: What the verdict does not show; empty for a run that was measured on a real Mac's MPS.
         limits: The caveats in full, one sentence each.
@@ -34,7 +34,7 @@ class VerdictBasis:
 
 
 def ground(run: Run, checks: list[Check]) -> VerdictBasis:
-    """Determine the evidence behind `checks`, which are those of `run` and the one in flight."""
+    """Determine the evidence behind the verdict on a run from its checks, including the one in flight."""
     learnt = [check for check in checks if check.evidence is not None]
     numbered = [check for check in learnt if check.phase.is_numbered] or learnt
     computed = [check for check in numbered if check.device != "host"]
@@ -54,7 +54,7 @@ def is_mac(run: Run) -> bool:
 
 
 def _evidence(check: Check) -> Evidence:
-    """Return a check's evidence; nothing on an emulated device counts as more than emulated."""
+    """Return a check's evidence; measured on an emulated device counts as emulated."""
     assert check.evidence is not None
     if check.device == "emulated" and check.evidence is Evidence.MEASURED:
         return Evidence.EMULATED
@@ -189,7 +189,7 @@ class Headline:
 
 
 def verdict(run: Run) -> Headline:
-    """Compute the headline from the run document."""
+    """Return the headline of a run or a prediction, derived from its document."""
     checks = all_checks(run)
     if is_prediction(run):
         return _of_prediction(run)
@@ -230,7 +230,7 @@ def _recipe(checks: list[Check]) -> str:
 
 
 def is_prediction(run: Run) -> bool:
-    """Return whether the document is a prediction: it has op uses but no checks."""
+    """Return whether the document is a prediction: it has op uses, but no checks and no interruption."""
     return bool(run.op_uses) and not run.checks and run.interruption is None
 
 
@@ -263,7 +263,7 @@ def in_flight(run: Run) -> Check | None:
 
 
 def phase_status(checks: list[Check], phase: Phase) -> Status | None:
-    """Return the status of one stage; None when it has no checks."""
+    """Return the worst status of a stage's checks; None when it has none."""
     present = [check.status for check in checks if check.phase is phase]
     return worst(present) if present else None
 

@@ -30,7 +30,7 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
         memory_gb: Its memory in GB as sold; None when unknown.
         device: The device of the run, or `"predicted"`.
         status: The worst status of the run.
-        state: That status in the words of a report, such as `"interrupted"`.
+        state: The word for that status in a report, such as `"interrupted"`.
         evidence: The weakest evidence behind it; None when nothing was learnt.
         virtual_gpu: Whether the GPU was a CI runner's virtual one, which is no evidence for real Macs.
         sentence: The verdict in one sentence.
@@ -54,7 +54,7 @@ class MatrixEntry(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Matrix(msgspec.Struct, frozen=True):
-    """Runs by target and machine, sorted by target and then by release."""
+    """The newest run on each target and machine, sorted by target, torch release and machine."""
 
     entries: list[MatrixEntry]
 
@@ -77,7 +77,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class RowView:
-    """One row as a template prints it."""
+    """A target and its cells, one for each column, as a template prints them."""
 
     target: str
     cells: tuple[CellView, ...]
@@ -85,7 +85,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as a template prints it."""
+    """A run with its words for status and evidence, as a template prints it."""
 
     status: Word
     state: str
@@ -96,7 +96,7 @@ class RunView:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """The matrix as a template prints it."""
+    """The matrix as a template prints it: a title, a summary, the cells and the list of runs."""
 
     title: str
     summary: str
@@ -219,5 +219,5 @@ def _cell(name: str, entry: MatrixEntry | None) -> CellView:
 
 
 def _state(entry: MatrixEntry) -> str:
-    """Return the state without "predicted", which the evidence beside it says: `runs with changes`."""
+    """Return an entry's state without the word "predicted", which its evidence states: `runs with changes`."""
     return _STATES.get(entry.state, entry.state)

@@ -28,7 +28,15 @@ _FIT_SHORT = {Fit.COMFORTABLE: "easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.U
 
 @dataclass(frozen=True)
 class MosaicCell:
-    """One cell: its CSS class, its text, the meaning of the text, where it begins and where its text is placed."""
+    """One cell of a chart.
+
+    Attributes:
+        key: The CSS class.
+        text: The text in the cell.
+        title: The meaning of the text, in words.
+        left: The position of its left edge in per cent of the chart's width.
+        middle: The position of the middle of its text in per cent of the chart's width.
+    """
 
     key: str
     text: str
@@ -39,7 +47,7 @@ class MosaicCell:
 
 @dataclass(frozen=True)
 class MosaicRow:
-    """One row of cells; a place without a cell is empty."""
+    """A named row of cells; columns for which it has none stay empty."""
 
     name: str
     cells: tuple[MosaicCell, ...]
@@ -54,7 +62,7 @@ class Mosaic:
         description: The whole chart in words.
         columns: The heads of the columns, each with the position of its text.
         rows: The rows from the top.
-        width: The width of a cell.
+        width: The width of a cell in per cent of the chart's width.
         note: How to read the chart.
         hint: What a narrow window says above a chart that it has to scroll; empty for a chart of few columns.
     """
@@ -75,7 +83,7 @@ def _mosaic(
     rows: Iterable[tuple[str, Mapping[int, tuple[str, str, str]]]],
     note: str,
 ) -> Mosaic:
-    """Return a chart of cells; each row maps the number of a column to a (key, text, title)."""
+    """Return a chart of cells; each row maps the index of a column to the key, text and title of its cell."""
     step = 100 / len(heads)
 
     def cell(column: int, key: str, text: str, words: str) -> MosaicCell:
@@ -98,7 +106,7 @@ def _mosaic(
 
 
 def releases_chart(releases: Sequence[ReleaseSummary]) -> Mosaic | None:
-    """Draw op uses by verdict over torch releases; None for fewer than two releases."""
+    """Return the chart of op uses by verdict and torch release; None for fewer than two releases."""
     if len(releases) < 2:
         return None
     answers = {column: _answer(release) for column, release in enumerate(releases)}
@@ -130,7 +138,7 @@ def _answer(release: ReleaseSummary) -> tuple[str, str, str]:
 
 
 def macs_chart(macs: Sequence[MacFit]) -> Mosaic | None:
-    """Draw for each chip and memory size of the catalogue whether the target fits; None without Macs."""
+    """Return the chart of whether the target fits, by chip, cores and memory; None for fewer than two memory sizes."""
     sizes = sorted({one.memory_gib for one in macs})
     if len(sizes) < 2:
         return None

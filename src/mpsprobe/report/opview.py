@@ -15,7 +15,7 @@ from mpsprobe.run import Evidence, OpUse, OpVerdict, TensorMeta
 #: Verdicts that a user has to act on.
 TROUBLE = (OpVerdict.RAISES, OpVerdict.WRONG, OpVerdict.FALLBACK, OpVerdict.UNKNOWN)
 
-#: Those of them with which a call does not do on the GPU what it should.
+#: The verdicts of calls that are known not to run correctly on the GPU.
 BREAKS = tuple(verdict for verdict in TROUBLE if verdict is not OpVerdict.UNKNOWN)
 
 _NOTE = "A verdict is looked up for the target Mac; the evidence beside it tells how the use itself is known."
@@ -51,7 +51,7 @@ class VerdictShare:
 
 @dataclass(frozen=True)
 class OpTable:
-    """Rows with a title; `modules` and `ways` tell whether any row fills those columns: others are left out."""
+    """Rows with a title; `modules` and `ways` are False where no row fills these columns, so that they are left out."""
 
     title: str
     rows: tuple[OpRow, ...]
@@ -72,13 +72,13 @@ class OpUses:
 
     Attributes:
         summary: The number of op uses, in one sentence.
-        note: What the evidence beside a verdict refers to.
+        note: A sentence that explains the evidence shown beside a verdict.
         shares: One share for each verdict that occurs, worst first; bars are by number of calls.
         trouble: The rows that a user has to act on.
         rest: All other rows.
-        breaks: The rows of `trouble` whose verdict is known.
-        tables: `trouble` and `rest`, those of them that have rows.
-        shown: The first rows of `trouble` and then of `rest`, for the short reports.
+        breaks: The rows of `trouble` whose verdict is not `unknown`.
+        tables: A table of `trouble` and one of `rest`, without those that have no rows.
+        shown: The first `limit` rows of `trouble` and `rest`, for the short reports.
         left_out: A sentence that counts the rows that were not shown.
     """
 
@@ -94,7 +94,7 @@ class OpUses:
 
 
 def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
-    """Return the view of a run's op uses; None when it has none."""
+    """Return the view of a run's op uses with at most `limit` rows in the short reports; None without op uses."""
     if not uses:
         return None
     order = list(VERDICT)

@@ -114,7 +114,7 @@ class MemoryView:
 
 @dataclass(frozen=True)
 class TimeView:
-    """The time of one sample on one machine and on others. `shares` is empty when they are not known."""
+    """The forecast time of a sample on the Mac and elsewhere; `shares` is the native share, empty when unknown."""
 
     hardware: str
     basis: str
@@ -139,7 +139,7 @@ class OutlookView:
 
 @dataclass(frozen=True)
 class RateView:
-    """The expected speed of the target in the unit in which people compare models; `span` is its likely range."""
+    """An expected rate, such as tokens per second; `span` is its likely range, empty where unknown."""
 
     name: str
     value: str
@@ -219,7 +219,7 @@ def outlook_view(outlook: Outlook | None) -> OutlookView | None:
 def _folds(
     memory: MemoryView | None, time: TimeView | None, plan: Sequence[TitledGrid], limits: tuple[str, ...]
 ) -> Iterator[FoldView]:
-    """Yield the parts that the page folds behind one line each."""
+    """Yield the sections on memory, time, plan and limits, which the page folds behind one line each."""
     if memory is not None:
         yield FoldView(
             "memory",
@@ -249,7 +249,7 @@ def _folds(
 
 
 def _macs(macs: Sequence[MacFit]) -> Iterator[FoldView]:
-    """Yield the catalogue of Macs compared with the target's needs; nothing where that was not requested."""
+    """Yield one section on which Macs of the catalogue the target fits; nothing where that was not requested."""
     if not macs:
         return
     rows: list[list[str | int | float | bool | None]] = [
@@ -299,7 +299,7 @@ def advice_view(outlook: Outlook | None) -> AdviceView | None:
 
 
 def stops_view(outlook: Outlook | None) -> TitledGrid | None:
-    """Return the blockers of MPS with their fixes; None where nothing blocks it."""
+    """Return the MPS route's table of blockers with their fixes; None where it has none."""
     routes = outlook.routes if outlook is not None else []
     tables = next((one.tables for one in routes if one.name == "mps"), {})
     return next((TitledGrid(clean(title), grid(table)) for title, table in tables.items()), None)

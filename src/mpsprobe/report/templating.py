@@ -34,7 +34,7 @@ def clean(text: str) -> str:
 
 
 def tail(text: str, lines: int) -> str:
-    """Return the last lines of an output, with a note on how many were left out."""
+    """Return the last `lines` lines of an output, after a note on how many were left out."""
     kept = clean(text).rstrip().split("\n")
     if len(kept) <= lines:
         return "\n".join(kept)
@@ -96,7 +96,7 @@ def prose_markdown(text: str) -> str:
 
 
 def code_markdown(text: str) -> str:
-    """Format text as inline code for a paragraph or a table cell; empty for empty text."""
+    """Format text as inline code for a paragraph or a table cell, in one line; empty for blank text."""
     line = " ".join(text.split())
     if not line:
         return ""
@@ -133,7 +133,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def fill(template: str, **values: Any) -> str:
-    """Render a template with `values`; its file name tells the format (`.html.j2`, `.svg.j2`, `.md.j2`)."""
+    """Render a template with `values`; its file name (`.html.j2`, `.svg.j2`, `.md.j2`) determines the escaping."""
     environment = _markdown() if template.endswith(".md.j2") else _markup()
     # texts of a target may hold anything; what steers a terminal or hides text is never written raw
     return printable(environment.get_template(template).render(**values))

@@ -97,7 +97,7 @@ def _counted(noun: str, what: str, lines: Sequence[str]) -> str:
 
 
 def _of_newest(made: Predicted) -> str:
-    """Return the verdict on the newest release, which decides over those before it."""
+    """Return from which release on the target is fully native, or that it is not on the newest one."""
     newest = made.releases[-1]
     if newest.fully_native:
         return f"Fully native from torch {made.first_fully_native} on."
@@ -207,7 +207,7 @@ def _verdicts(uses: Sequence[OpUse]) -> str:
 
 
 def _not_native(uses: Iterable[OpUse]) -> str:
-    """Return a line for each op, line of code and kind of module that does not run on the GPU."""
+    """Return the list of ops that do not run on the GPU, by line of code and kind of module, worst verdict first."""
     groups: dict[tuple[OpVerdict, str, str, str, str], list[OpUse]] = {}
     for use in uses:
         if use.verdict not in _FINE:
@@ -266,7 +266,7 @@ def _hazard(one: Hazard) -> str:
 
 
 def _host_waits(made: Predicted, outlook: Outlook, *, verbose: bool) -> str:
-    """Return the lines on where the host waits for the GPU, and what that costs."""
+    """Return the section on where the host waits for the GPU, or without `verbose` one line; empty for no waits."""
     ranked = waiting_lines(made)
     if not ranked:
         return ""
@@ -304,7 +304,7 @@ def _pattern(module: str) -> str:
 
 
 def _outlook(outlook: Outlook, *, verbose: bool) -> str:
-    """Return the tables of a forecast and the routes; empty without them."""
+    """Return the paragraphs on rates, memory and routes, with `verbose` also on times; empty without an outlook."""
     forecast = outlook.forecast
     parts: list[str] = []
     if forecast is not None:
@@ -317,7 +317,7 @@ def _outlook(outlook: Outlook, *, verbose: bool) -> str:
 
 
 def _rates(forecast: Forecast) -> str:
-    """Return the workload and the expected speed of the Mac, in the units in which people compare models."""
+    """Return the workload and the Mac's expected rates, such as tokens per second; empty without a workload."""
     if not forecast.workload:
         return ""
     lines = [f"Workload: {forecast.workload}."]
@@ -358,7 +358,7 @@ def _three_digits(value: float) -> str:
 
 
 def _routes(outlook: Outlook, *, verbose: bool) -> str:
-    """Return the verdict on each route, and the reasons of the recommendation; empty where no route was judged."""
+    """Return the verdict on each route and the commands, with `verbose` also the reasons; empty without advice."""
     made = outlook.recommendation
     if made is None:
         return ""
@@ -371,7 +371,7 @@ def _routes(outlook: Outlook, *, verbose: bool) -> str:
 
 
 def _limits(outlook: Outlook) -> list[str]:
-    """Return what the forecast cannot show, where there is a forecast for a Mac."""
+    """Return the limits of a forecast of memory and time; empty where no memory was forecast."""
     forecast = outlook.forecast
     return list(forecast.limits) if forecast is not None and forecast.memory is not None else []
 

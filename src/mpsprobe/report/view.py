@@ -1,4 +1,4 @@
-"""Prepare a run for its reports: every join, word and choice is made here, and templates only print.
+"""Prepare a run for its reports: everything is looked up, worded and selected here, and templates only print.
 
 Texts are plain and free of control characters; each format escapes them itself.
 """
@@ -72,7 +72,7 @@ _SUMMARY_PROBLEMS = 10
 
 @dataclass(frozen=True)
 class Fold:
-    """Checks that are folded behind one line. `by` names the phase that blocked them, such as ` by phase 2 (pins)`."""
+    """Checks that are folded behind one line; `by` names the phase that blocked them, `reason` says why, if any did."""
 
     title: str
     checks: tuple[CheckView, ...]
@@ -113,7 +113,7 @@ class PhaseView:
 
 @dataclass(frozen=True)
 class CutOff:
-    """How and during which check a run was cut off."""
+    """How and during which check a run was cut off, with the last output."""
 
     title: str
     signal: str
@@ -350,14 +350,14 @@ def _state(run: Run, status: Status | None, present: list[Check]) -> str:
 
 
 def _in_phase(check: Check, view: CheckView) -> CheckView:
-    """Return a check as its phase shows it: without details that are shown among problems or warnings."""
+    """Return a check as its phase shows it: without its details where the problems or warnings show them."""
     if check.status in PROBLEMS or check.status is Status.WARN:
         return replace(view, see=view.anchor, anchor="", remedy="", numbers=(), grid=None, output="")
     return view
 
 
 def _blocked(present: list[Check], views: dict[str, CheckView]) -> list[Fold]:
-    """Return the checks that an earlier phase kept from running, grouped by reason."""
+    """Return the blocked checks as folds, one for each blocking phase and reason."""
     groups: dict[tuple[str, str], list[Check]] = defaultdict(list)
     for check in present:
         if check.status is Status.BLOCKED:

@@ -98,7 +98,7 @@ ANSWER: dict[str, Word] = {
 
 
 def evidence_word(evidence: Evidence | None) -> Word:
-    """Return the word for an evidence level, including none."""
+    """Return the word for an evidence level; `NO_EVIDENCE` for None."""
     return NO_EVIDENCE if evidence is None else EVIDENCE[evidence]
 
 
@@ -136,7 +136,7 @@ class Value:
 
 
 def value(measurement: Measurement) -> Value:
-    """Format the value of a measurement with its unit."""
+    """Format the value of a measurement with its unit, or as `not available`, `yes` or `no`."""
     number, unit = measurement.value, measurement.unit
     if number is None:
         return Value(f"not available: {unit}" if unit else "not available")

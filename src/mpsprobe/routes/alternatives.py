@@ -21,7 +21,7 @@ _MIXTURE = 0.6
 
 @dataclass(frozen=True)
 class Speed:
-    """The expected speed of one engine with one quantisation.
+    """The expected memory and speed of a target in one engine with one quantisation.
 
     Attributes:
         engine: The name of the engine.
@@ -53,7 +53,7 @@ class Speed:
 
 
 def speeds(case: Case, engine_name: str) -> list[Speed]:
-    """Return the speeds of an engine, by increasing bits; empty where too little is known of the target."""
+    """Return a target's speed in an engine for each of its quantisations; empty where memory is not forecast."""
     engine = engines.engine(engine_name)
     parameters = case.run.target.parameters
     memory = case.forecast.memory if case.forecast else None

@@ -56,7 +56,7 @@ class OnRelease:
         calls: The number of calls by verdict.
         not_native: The ops by verdict, without those that are `native` or `composite`.
         fully_native: Whether nothing falls back, raises, is wrong, is unknown or is refused.
-        stopped: The reason why the run ended early or nothing was run; empty otherwise.
+        stopped: The reason why the target's code ended early or was not run; empty otherwise.
         refused: The number of refusals by kind.
     """
 
@@ -70,14 +70,14 @@ class OnRelease:
 
 @dataclass(frozen=True)
 class Case:
-    """What every route is judged by: a run, its forecast and its prices.
+    """The input of every route: a run, its forecast and the prices of GPUs.
 
     Attributes:
         run: The run with its target, Mac and op uses, and with checks where any ran.
         forecast: Memory and time; None when nothing could be forecast.
         refusals: The refusals by the Mac that no op use carries.
         stopped: The reason why the target's code ended early; empty when it did not.
-        next_step: The advice for a run that ended on a made-up input; empty otherwise.
+        next_step: The advice for a run whose made-up input stopped the target; empty otherwise.
         assumed: Whether an assumed value decided a branch or a size.
         releases: The same target over torch releases, oldest first; empty when only one was requested.
         cloud: The offers, the plan and the transfer rates.
@@ -112,7 +112,12 @@ class Case:
 
     @property
     def plan(self) -> ExperimentPlan:
-        """Return the owner's plan: `--samples`, else the plan of the user's own price file, else the profile's."""
+        """Return the plan that routes are timed for.
+
+        Where the target is trained it is an epoch of the given samples, at least one step. Otherwise the run's own
+        numbers of samples and perturbations count, and only where these are 1 and 0 the plan of the price file, if
+        it has one.
+        """
         target = self.run.target
         if target.training is not None:
             rows = target.training.rows
@@ -188,7 +193,7 @@ class Case:
 
     @property
     def broken(self) -> list[str]:
-        """Return the messages of those failed checks that are about the target itself."""
+        """Return `ID: message` of each failed, crashed or timed-out check of loading, data and inference."""
         return [
             f"{check.id}: {check.message}" if check.message else check.id
             for check in self.run.checks

@@ -1,4 +1,4 @@
-"""Answer the questions of an owner from checks where they ran, else from the prediction."""
+"""Answer a checklist of questions about a target from checks where they ran, else from the prediction."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _TIGHT = 0.90
 
 @dataclass(frozen=True)
 class Quote:
-    """The time and the price of the owner's plan on one offer.
+    """The time and the price of a plan (`Case.plan`) on one offer.
 
     Attributes:
         offer: The offer, with its GPU.
@@ -55,7 +55,11 @@ def quotes(case: Case) -> list[Quote]:
 
 
 def best(found: list[Quote]) -> Quote | None:
-    """Return the cheapest offer that the target fits easily, or at least tightly; None when there is none."""
+    """Return the offer to recommend; None when the target is not known to fit any.
+
+    It is the cheapest of those in which the target fits easily, else of those in which it fits tightly. Where none
+    of these has a cost, it is the first of them.
+    """
     for wanted in (Fit.COMFORTABLE, Fit.TIGHT):
         fitting = [one for one in found if one.fit is wanted]
         priced = [one for one in fitting if one.cost is not None]
@@ -82,7 +86,7 @@ def route(case: Case, found: list[Quote]) -> Route:
 
 
 def needed_bytes(case: Case) -> int | None:
-    """Return the peak that the target takes on a GPU in bytes, at least its weights; None when unknown."""
+    """Return the peak memory of the target in bytes as forecast, else the size of its weights; None when unknown."""
     memory = case.forecast.memory if case.forecast else None
     if memory is not None and memory.needed_bytes is not None:
         return memory.needed_bytes
@@ -120,7 +124,7 @@ def _quote(case: Case, offer: Offer) -> Quote:
 
 
 def _per_sample(case: Case, offer: Offer) -> tuple[float | None, bool]:
-    """Return the seconds of a sample on an offer's GPU, and whether they are only a floor."""
+    """Return the seconds of a sample on an offer's GPU (None without a forecast), and whether they are only a floor."""
     for timing in case.forecast.elsewhere if case.forecast else ():
         if offer.hardware and timing.hardware == offer.hardware and timing.per_sample is not None:
             expected = timing.per_sample.expected
@@ -138,7 +142,7 @@ def _fit(needed: int | None, offer: Offer) -> Fit:
 def _break_even(case: Case, start: float | None, per_sample: float | None) -> int | None:
     """Return the fewest inferences with which the GPU finishes sooner than the Mac; None for never or unknown.
 
-    The download to the Mac is left out, because the weights are needed on both sides.
+    The download of the weights to the Mac is not counted.
     """
     on_mac = case.seconds_per_sample
     if on_mac is None or start is None or per_sample is None:

@@ -1,4 +1,4 @@
-"""Shell commands that take a route with this target and workload."""
+"""Write the shell commands with which a user takes a route with this target and workload."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Changes:
     Attributes:
         release: A torch release in which nothing stops the target; empty when there is none.
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK has to be set.
-        left: The fixes, in words, that none of these lines makes.
+        left: The remaining fixes, in words or as pip commands.
     """
 
     release: str = ""
@@ -111,7 +111,7 @@ def words_of_line(line: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def in_words(fix: str) -> str:
-    """Return a fix for the inside of a sentence: of a pip command only what it installs."""
+    """Return a fix as a part of a sentence: `install PACKAGES` for a pip command, any other text unchanged."""
     if not _COMMAND.match(fix):
         return fix
     try:
@@ -122,7 +122,7 @@ def in_words(fix: str) -> str:
 
 
 def of_mps(case: Case, changes: Changes | None = None) -> list[str]:
-    """Return the commands that run the target on the Mac, after those that make `changes`."""
+    """Return the commands that make `changes` and then run the target on the Mac."""
     changes = changes or Changes()
     fallback = changes.fallback or bool(case.calls.get(OpVerdict.FALLBACK))
     newer = changes.release and not changes.fallback
@@ -177,7 +177,7 @@ def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
 
 
 def _pip(case: Case, *more: str) -> str:
-    """Return the command that installs the release of torch, and `more` on a machine without mpsprobe."""
+    """Return the command that installs the target Mac's torch release and the packages `more`."""
     release = case.mac.torch.partition("+")[0]  # no index has a build such as 2.13.0+cpu under that name
     return shlex.join(["pip", "install", f"torch=={release}", *more])
 

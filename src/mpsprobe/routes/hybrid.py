@@ -1,4 +1,4 @@
-"""The hybrid route: what to run on the CPU so that the rest is native, and which runs to rent a GPU for."""
+"""The hybrid route: develop on the Mac, with some ops on its CPU, and rent a GPU for final runs."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Region:
 
     @property
     def name(self) -> str:
-        """Return the module or line that a user would move to the CPU."""
+        """Return the module, or the line outside modules, that a user would move to the CPU."""
         return self.module or self.source or "code outside modules"
 
 
 def regions(case: Case) -> list[Region]:
-    """Return the regions where ops leave the GPU, by decreasing calls."""
+    """Return the regions whose ops fall back, raise or give wrong values, those with the most calls first."""
     groups: dict[tuple[str, str], list[OpUse]] = {}
     for use in case.uses:
         if use.verdict in _OFF_GPU:
@@ -57,7 +57,7 @@ def regions(case: Case) -> list[Region]:
 
 
 def crossing(uses: Iterable[OpUse]) -> int | None:
-    """Return the bytes that are copied when each call runs on the CPU: inputs and results; None when unknown."""
+    """Return the bytes of inputs and results to copy when each call runs on the CPU; None when a size is unknown."""
     total = 0
     for use in uses:
         for tensor in (*use.inputs, *use.outputs):

@@ -45,7 +45,7 @@ class Blocker:
     Attributes:
         what: The obstacle in one sentence.
         fix: The fix; empty when none is known.
-        calls: The number of calls that meet it; 0 when it is not about an op.
+        calls: The number of op calls that meet it; 0 when it is not about an op.
         certain: False when it may not happen.
         release: The first later torch release without it; empty when there is none, or none is known.
         fallback: Whether the fallback variable helps.
@@ -70,7 +70,8 @@ class Judgement:
         grade: How much of the op time runs on the GPU.
         stops: Everything that stops the target, the worst first.
         fit: Whether the memory fits.
-        release: The first later torch release in which every op call runs on the GPU; empty when none ends a stop.
+        release: The first later torch release in which every op call runs on the GPU; empty when there is none, or
+            when no stop is one that a release ends.
     """
 
     viability: Viability
@@ -86,7 +87,7 @@ class Judgement:
 
 
 def grade(share: float | None) -> Grade:
-    """Return the grade of a share of the op time."""
+    """Return the grade of a share of op time: most above 90 %, part from 70 % on, else little; unknown for None."""
     if share is None:
         return Grade.UNKNOWN
     return Grade.MOST if share > MOST else Grade.PART if share >= PART else Grade.LITTLE
@@ -129,7 +130,7 @@ def route(case: Case, judgement: Judgement) -> Route:
 
 
 def _changes(judgement: Judgement) -> commands.Changes:
-    """Return the changes that come before the commands: the variable or one release where they help, else each fix."""
+    """Return the changes before a run: the fallback variable or a release where one helps, and the other fixes."""
     stops = judgement.certain_stops
     helped = [stop for stop in stops if stop.fallback or stop.release]
     fallback = bool(helped) and all(stop.fallback for stop in helped)
@@ -310,7 +311,7 @@ def _missing(case: Case, op: str, uses: list[OpUse]) -> Blocker:
 
 
 def _elsewhere(case: Case, uses: list[OpUse]) -> list[str]:
-    """Return the advice to move the line's tensors to the CPU; empty where the CPU has no kernel of the op."""
+    """Return the advice to compute a line on the CPU; empty where it is unknown or the CPU has no kernel of the op."""
     first = uses[0]
     support = ops.release(case.mac.torch).lookup(first.op).support
     return [f"compute {first.source} on the CPU"] if first.source and support is not _NO_KERNEL else []
@@ -333,7 +334,7 @@ def _later(case: Case) -> list[str]:
 
 
 def _without(case: Case, stops: tuple[Blocker, ...]) -> str:
-    """Return the first later release with every op call on the GPU, if a release ends a blocker; empty for none."""
+    """Return the first later release that ends blockers and runs every op call on the GPU; empty for none."""
     helped = [stop for stop in stops if stop.certain and stop.release]
     if not helped or case.fit is Fit.NO:
         return ""
@@ -346,7 +347,7 @@ def _without(case: Case, stops: tuple[Blocker, ...]) -> str:
 
 
 def _wrong(case: Case) -> list[Blocker]:
-    """Return a blocker for each advisory about wrong values whose conditions are all met."""
+    """Return a blocker for each advisory about wrong values that uses with the verdict `wrong` meet."""
     calls: dict[str, int] = {}
     bare = 0
     for use in case.uses:

@@ -1,4 +1,4 @@
-"""Judge all routes of a case or of a run that took place, and recommend one: which, why, and what would change it.
+"""Judge all routes of a prediction or a run, and recommend one, with the reasons and what would change it.
 
 A recommendation is never better than its evidence.
 """
@@ -71,13 +71,13 @@ class RouteFacts:
 
     @property
     def slow(self) -> bool:
-        """Return whether a sample takes longer on the Mac than its owner accepts."""
+        """Return whether a sample takes longer on the Mac than `checklist.ACCEPTABLE_S`; False when unknown."""
         per_sample = self.case.seconds_per_sample
         return per_sample is not None and per_sample > checklist.ACCEPTABLE_S
 
     @property
     def long(self) -> bool:
-        """Return whether the plan keeps the Mac busy for more than a night."""
+        """Return whether the plan takes longer on the Mac than a night of 12 hours; False when unknown."""
         per_sample = self.case.seconds_per_sample
         return per_sample is not None and per_sample * self.case.plan.inferences > _A_NIGHT_S
 
@@ -92,7 +92,7 @@ class Advice:
 
 
 def recommend(grounds: RouteFacts) -> Recommendation:
-    """Return the advice of the first rule that applies."""
+    """Return the advice of the first rule that applies, with its reasons, commands and comparison tables."""
     advice = next(found for rule in _RULES if (found := rule(grounds)) is not None)
     case = grounds.case
     chosen = grounds.routes.get(advice.route)
@@ -166,7 +166,7 @@ def _too_large(grounds: RouteFacts) -> Advice | None:
 
 
 def _unreadable(case: Case) -> bool:
-    """Return whether the target is a quantised checkpoint that neither transformers nor MLX can load as it is."""
+    """Return whether the target is a quantised checkpoint that MLX cannot load in its present format."""
     found = case.run.predicted.quantisation if case.run.predicted is not None else None
     return found is not None and not found.mlx_loads
 
@@ -416,7 +416,7 @@ def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
 
 
 def _named(asked: Mac) -> NamedMac | None:
-    """Return the target Mac from the catalogue; None when its chip or memory is unknown or not sold together."""
+    """Return the target Mac from the catalogue; None when chip or memory is unknown, or they are not sold together."""
     chip = chips.find(asked.chip) if asked.chip else None
     if chip is None or asked.memory_gb is None:
         return None
@@ -427,7 +427,7 @@ def _named(asked: Mac) -> NamedMac | None:
 
 
 def _memory(run: Run, mac: NamedMac | None) -> Memory | None:
-    """Return the memory that was measured on MPS; elsewhere the weights, which can only show that it does not fit."""
+    """Return the peak memory measured on MPS, else the weights, which only show whether they exceed the Mac's."""
     peak, limit = (
         _measured(run, quantity) for quantity in (MeasurementKey.PEAK_MEMORY, MeasurementKey.MEMORY_LIMIT)
     )
@@ -471,7 +471,7 @@ def _measured(run: Run, quantity: MeasurementKey) -> int | None:
 
 
 def _fit(peak: int, working_set: int | None, limit: int | None) -> Fit:
-    """Return whether a peak fits within Metal's recommendation and the allocator's limit, as far as they are known."""
+    """Return whether a peak fits: not above the allocator's limit, easily within Metal's recommendation."""
     if limit is not None and peak > limit:
         return Fit.NO
     if working_set is None:

@@ -18,7 +18,7 @@ _UNKNOWN = "unknown"
 
 
 def matrix(case: Case, judgement: mps.Judgement, work: Effort, quote: Quote | None) -> Table:
-    """Return the comparison of the routes by criterion, with the values of this run."""
+    """Return the table that compares the four routes by setup, changes, speed, cost, plan and risk."""
     changes = len(judgement.certain_stops) + (judgement.fit is Fit.NO)
     mac_setup = _mac_setup(case)
     per_sample = case.seconds_per_sample
@@ -69,7 +69,7 @@ def timeline(case: Case) -> Table:
 
 
 def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
-    """Return the seconds of moving the weights and the basis of that figure: the forecast, else an assumed rate."""
+    """Return the seconds of downloading or loading the weights, forecast or at an assumed rate, and their basis."""
     part, weights = case.stage(stage), case.run.target.weight_bytes
     if part is not None and part.seconds.expected is not None:
         low, high = part.seconds.low, part.seconds.high
@@ -91,7 +91,7 @@ def releases(case: Case) -> Table | None:
 
 
 def first_native(found: Sequence[OnRelease]) -> str | None:
-    """Return the oldest release that is fully native with all newer ones; None when there is none."""
+    """Return the oldest release since which every one is fully native; None when the newest is not."""
     first = None
     for one in reversed(found):
         if not one.fully_native:

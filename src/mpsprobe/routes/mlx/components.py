@@ -54,12 +54,12 @@ def libraries() -> tuple[MlxLibrary, ...]:
 
 
 def held_by(architecture: str) -> bool:
-    """Return whether a library of MLX supports the architecture."""
+    """Return whether a library of MLX has a model of this architecture; False for an empty name."""
     return bool(architecture) and any(one.module(architecture) for one in libraries())
 
 
 def read_library(folder: Path, name: str, version: str) -> MlxLibrary:
-    """Read a library's source tree.
+    """Read the names of a library's models, and the model types that it renames, from its source tree.
 
     Args:
         folder: The folder that holds `utils.py` and `models/`, or the one model of the library.
@@ -221,7 +221,7 @@ def _merged(found: list[Part]) -> list[Part]:
 def components(
     found: Sequence[Part], libraries: Sequence[MlxLibrary], proofs: Sequence[Proof]
 ) -> list[Component]:
-    """Return each part with its verdict: reuse, wrap or write, and the days that this takes."""
+    """Return each part with the verdict on it (reuse, wrap or port) and the days of work that it takes."""
     counted: set[tuple[str, int]] = set()
     return [_component(part, libraries, proofs, counted) for part in found]
 
@@ -263,7 +263,7 @@ def _reused(
     proofs: Sequence[Proof],
     extra: tuple[float, float],
 ) -> Component:
-    """Return the verdict on a part whose architecture the libraries have, with how far agreement is proven."""
+    """Return the verdict on a part whose architectures the libraries have, by the parity runs of these."""
     weakest = min((_proven(family, proofs) for family in families), key=lambda one: _STATES.index(one[0]))
     state, said = weakest
     where = f"{enumerate_words(families)} is in {_names(homes, families)}"
@@ -313,7 +313,7 @@ def _names(homes: dict[str, list[str]], families: Sequence[str]) -> str:
 
 
 def _op_days(uses: Iterable[OpUse]) -> tuple[tuple[float, float], list[str]]:
-    """Return the days for ops that MLX has no function for, and a sentence for each group of them."""
+    """Return the days for ops that run partly on the host or must be written, and a phrase on each of these groups."""
     host, missing, unknown = set[str](), set[str](), set[str]()
     for use in uses:
         row = mlx.row_for(use)
@@ -342,7 +342,7 @@ def _sentence(what: str, reasons: Sequence[str]) -> str:
 
 
 def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[str, int]]) -> int:
-    """Return how many lines of code the op uses come from: their functions, and the constructors of their classes.
+    """Count the lines of the functions that the op uses come from, and of the constructors of their classes.
 
     Args:
         files: The files whose functions count.
@@ -376,7 +376,15 @@ def own_lines(files: Iterable[str], uses: Iterable[OpUse], counted: set[tuple[st
 
 @dataclass(frozen=True)
 class _Function:
-    """A function or method: its lines, its class (itself for a function), and whether it is a constructor."""
+    """A function or method of a file.
+
+    Attributes:
+        first: Its first line.
+        last: Its last line.
+        lines: Its number of lines without blank ones, comments and docstrings.
+        owner: The first line of its class, or its own for a function.
+        makes: Whether it is a constructor.
+    """
 
     first: int
     last: int
@@ -387,7 +395,7 @@ class _Function:
 
 @functools.cache
 def _functions(file: str) -> tuple[_Function, ...]:
-    """Return the functions of a file, and the methods of its classes."""
+    """Return the functions of a file and the methods of its classes; empty when it cannot be found or parsed."""
     path = next((Path(root) / file for root in ("", *sys.path) if (Path(root) / file).is_file()), None)
     if path is None:
         return ()

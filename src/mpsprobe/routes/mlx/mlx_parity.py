@@ -59,12 +59,13 @@ class Feed(msgspec.Struct, kw_only=True):
 
 
 class Control(msgspec.Struct, kw_only=True):
-    """A copy that is wrong on purpose, and whether the comparison noticed.
+    """A copy of the checkpoint that is wrong on purpose, and whether the comparison detected it.
 
     Attributes:
         name: What was changed.
-        error: Its largest difference from torch on the true copy; None when it did not load.
-        caught: Whether `error` exceeds the gate of the same input.
+        error: The largest difference of its logits in MLX from torch's on the true copy; None when MLX failed on
+            it.
+        caught: Whether the difference exceeds the gate on some input.
     """
 
     name: str
@@ -109,7 +110,7 @@ class Parity(msgspec.Struct, kw_only=True):
         )
 
     def proofs(self) -> list[Proof]:
-        """Return the proofs that the MLX route takes from this run."""
+        """Return the results of this run as proofs for the MLX route, one for each input."""
         source = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return [
             Proof(
@@ -128,7 +129,7 @@ class Parity(msgspec.Struct, kw_only=True):
 
 
 def library_for(config: Mapping[str, Any]) -> str:
-    """Return the library for a checkpoint: mlx-vlm for one with images if it knows the type, else mlx-lm.
+    """Return the library for a checkpoint: mlx-vlm first where its config has a vision tower, else mlx-lm first.
 
     Raises:
         TargetError: Neither library knows the type.
@@ -220,7 +221,7 @@ def _variants(folder: Path, scratch: Path) -> dict[str, Path]:
 
 
 def _telling(folder: Path) -> dict[str, str]:
-    """Return the names of weight matrices whose change must show: one in the first layer of each tower."""
+    """Return by tower (text, vision) the first weight matrix in its layers, whose change must show in the logits."""
     from safetensors import safe_open
 
     found: dict[str, str] = {}
@@ -378,7 +379,7 @@ def _control(
     single: Mapping[str, np.ndarray[Any, Any]],
     gates: Mapping[str, float],
 ) -> Control:
-    """Return whether a wrong copy was noticed, on the input that shows it most (text does not reach a vision tower)."""
+    """Return whether a wrong copy was detected on any input; text, for one, does not reach a vision tower."""
     if answer.get("problem"):
         return Control(name=name, error=None, caught=False)
     errors = {feed: _furthest(_loaded(folder, feed), single[feed]) for feed in single}

@@ -86,7 +86,7 @@ class Effort:
 
     Attributes:
         days: The least and the greatest number of days by the rule; None when the target's parts are unknown.
-        reused: Whether every part is reused as it is.
+        reused: Whether every part is reused unchanged; of a training step, whether mlx-lm trains it with LoRA.
         components: The parts of the target.
     """
 
@@ -115,7 +115,7 @@ def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
 
 
 def route(case: Case) -> tuple[Route, Effort]:
-    """Return the verdict on MLX as a report shows it, and the effort behind it."""
+    """Return the MLX route as a report shows it, and the effort that its verdict is based on."""
     packages = libraries()
     if case.run.target.training is not None:
         return _of_training(case, case.run.target.training, packages)
@@ -148,7 +148,7 @@ def route(case: Case) -> tuple[Route, Effort]:
 
 
 def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibrary]) -> tuple[Route, Effort]:
-    """Return the route of an optimisation step: mlx-lm's trainer, if it supports the architecture.
+    """Return the route of an optimisation step, which is open if mlx-lm has a model of the architecture.
 
     What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA adapters on
     every linear layer of every model that it loads, quantised ones included, or the whole model.
@@ -195,7 +195,7 @@ def _viability(work: Effort) -> Viability:
 
 
 def _has_gguf(case: Case) -> bool:
-    """Return whether llama.cpp supports the architecture."""
+    """Return whether llama.cpp supports the architecture, by `_LLAMA_CPP`."""
     return case.architecture.replace("_", "").replace("-", "") in _LLAMA_CPP
 
 
