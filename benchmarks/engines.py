@@ -12,7 +12,7 @@ from mpsprobe.knowledge.engines import PublishedRate
 
 
 def expected(point: PublishedRate) -> float:
-    """Return the tokens per second that the engine's row gives for a point."""
+    """Return the tokens per second that the engine's constants predict for a published rate's chip and model."""
     chip = chips.find(point.chip)
     assert chip is not None
     of_cores = [one for one in chip.variants if one.gpu_cores == point.gpu_cores] or chip.variants
@@ -22,7 +22,7 @@ def expected(point: PublishedRate) -> float:
 
 
 def main() -> None:
-    """Print how far published rates are from forecasts, for each engine and each kind of point."""
+    """Print a table of the distance of published rates from forecasts, by engine and kind of point."""
     columns = ["engine", "rates", "points", "median ratio", "median factor", "within 1.3", "in the range"]
     print(f"| {' | '.join(columns)} |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def show(name: str, label: str, rows: list[tuple[PublishedRate, float]]) -> None:
-    """Print one row: how far published rates are from the given ones."""
+    """Print one row of the table: how far published rates are from the rates given beside them."""
     engine = engines.engine(name)
     ratios = [point.tokens_per_second / rate for point, rate in rows]
     factors = [max(ratio, 1 / ratio) for ratio in ratios]

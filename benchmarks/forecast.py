@@ -1,4 +1,4 @@
-"""Forecasts beside measurements: the fit and its check, in one command.
+"""Compare forecasts with measurements, and fit the constants of forecasts, in one command.
 
     python benchmarks/forecast.py                 # both tables below, from committed measurements
     python benchmarks/forecast.py --fit           # fit the host's constants anew first, and print them
@@ -67,7 +67,7 @@ _HALVES = ("fitted", "held out", "fitted, found later", "held out, found later")
 
 @dataclass(frozen=True)
 class Row:
-    """A measured time with the forecast of it."""
+    """A measured time in seconds, with its forecast and the range of that."""
 
     name: str
     group: str
@@ -86,12 +86,12 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Return measured over expected time."""
+        """Return the measured time divided by the expected one."""
         return self.measured / self.expected
 
     @property
     def factor(self) -> float:
-        """Return how far off the forecast is, as a factor of at least 1."""
+        """Return by what factor, at least 1, the measured time and the expected one differ."""
         return max(self.ratio, 1 / self.ratio)
 
     @property
@@ -101,7 +101,7 @@ class Row:
 
 
 class ZooAdapter(Adapter):
-    """An adapter that builds and runs a case."""
+    """An adapter that builds and runs a case of the zoo, without weights where transformers has its class."""
 
     def __init__(self, case: Case) -> None:
         chosen = msgspec.structs.replace(profile.load("transformers"), autocast=case.autocast)
@@ -131,7 +131,7 @@ class ZooAdapter(Adapter):
 
 
 def recorded(case: Case, release: str, cache: Path | None) -> Trace:
-    """Return the run of a case on memoryless tensors, by the rules of a release.
+    """Return the trace of a case on memoryless tensors by the rules of a release, from `cache` where it has one.
 
     Raises:
         RuntimeError: The run stopped before its end.
@@ -157,7 +157,7 @@ def recorded(case: Case, release: str, cache: Path | None) -> Trace:
 
 
 def h200(cache: Path | None, fit: bool) -> list[Row]:
-    """Return the rows of the H200; with `fit`, print the host's constants from its fitted half."""
+    """Return a row for each model measured on an H200; with `fit`, print host constants fitted on half of them."""
     lines = (HERE / "measured" / "h200.jsonl").read_text().splitlines()
     measured = {row["name"]: row for row in map(json.loads, lines[1:])}
     gpu = speed.find_gpu("h200")
@@ -183,7 +183,7 @@ def h200(cache: Path | None, fit: bool) -> list[Row]:
 
 
 def h200_calibrated() -> list[tuple[str, list[Row]]]:
-    """Return the rows of `--live` in three sessions: each calibration, before the models ran and after, in words."""
+    """Return a title and rows for each stored calibration: `--live` made one before the models ran and one after."""
     lines = (HERE / "measured" / "h200_calibrated.jsonl").read_text().splitlines()
     sets: list[tuple[str, list[Row]]] = []
     for told in map(json.loads, lines[1:]):
@@ -198,7 +198,7 @@ def h200_calibrated() -> list[tuple[str, list[Row]]]:
 
 
 def calls_of(trace: Trace) -> Counter[str]:
-    """Return the calls of a run by kind, as the fit counts them."""
+    """Return the number of calls of a run by kind, as `shared_out` takes them."""
     kinds = [host_kind(use.op) for use in trace.uses]
     names = {WAIT: "wait", MODULE: "module"}
     return Counter(kinds[at] if at >= 0 else names.get(at, "stream") for at in trace.order)
@@ -234,7 +234,7 @@ def points() -> list[dict[str, Any]]:
 
 
 def macs(cache: Path | None) -> list[Row]:
-    """Return a row for each model that others measured on a Mac and published."""
+    """Return a row for each published measurement of a Mac that can be replayed as a case of the zoo."""
     cases = {case.name: (case, release) for case, release in zoo.mac_cases()}
     rows = []
     for point in points():
@@ -258,12 +258,12 @@ def macs(cache: Path | None) -> list[Row]:
 
 
 def _group(case: Case, stage: str) -> str:
-    """Return the class of a replayed measurement."""
+    """Return the class of a replayed measurement in the tables: `training`, `decode` or the case's own group."""
     return "training" if case.train else "decode" if stage == "decode" else case.group
 
 
 def ops_of_macs() -> list[Row]:
-    """Return a row for each single op that others measured on a Mac: one call and the wait for it."""
+    """Return a row for each published measurement of a single op on a Mac: one call and the wait for it."""
     rows = []
     for point in points():
         if "op" not in point:
@@ -284,7 +284,7 @@ def ops_of_macs() -> list[Row]:
 
 
 def first_forecasts(added: str) -> list[Row]:
-    """Return points of one search, with the forecasts made before any of them was used: the confirmation.
+    """Return rows of the points added on a day, with the forecasts that were made before any of them was used.
 
     These forecasts are stored with the points (`first`), because the constants have changed since.
     """
@@ -306,7 +306,7 @@ def first_forecasts(added: str) -> list[Row]:
 
 
 def op_use(model: str, workload: str, dtype: str = "float32") -> OpUse | None:
-    """Return one call of an op as mlx-benchmark describes it; None where it does not describe enough."""
+    """Return one call of an op that mlx-benchmark describes by name and shapes; None for an op not handled here."""
     shapes = [
         tuple(map(int, word.removeprefix("dim=").split("x")))
         for word in workload.split()
@@ -348,7 +348,7 @@ def op_use(model: str, workload: str, dtype: str = "float32") -> OpUse | None:
 
 
 def show(title: str, rows: list[Row], details: bool = True) -> None:
-    """Print each row, then the classes, fitted and held out separately."""
+    """Print each row (unless `details` is False), then a summary by class, fitted and held-out rows apart."""
     print(f"## {title}\n")  # noqa: T201
     if details:
         print("| model | class | half | expected (range) | measured | measured / expected | bound by |")  # noqa: T201
@@ -380,7 +380,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def spread(rows: list[Row]) -> None:
-    """Print the ratios between which four in five held-out points lie, as `speed.toml` stores them."""
+    """Print the ratios between which four in five held-out points lie, for `speed.toml`; nothing for fewer than 5."""
     held = sorted(math.log(row.ratio) for row in rows if row.held_out)
     if len(held) < 5:
         return
@@ -400,7 +400,7 @@ def _ms(seconds: float) -> str:
 
 
 def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> list[Row]:
-    """Return the rows of the device at hand: calibrated, forecast and run."""
+    """Calibrate the device at hand before and after timing the models, and return the rows of the first calibration."""
     from mpsprobe.device.real import real_device
     from mpsprobe.forecast import calibration as calibrations
     from mpsprobe.forecast.calibrate import calibrate
@@ -448,7 +448,7 @@ def _tell(calibrated: Any) -> None:
 
 
 def measured_here(case: Case, real: Any) -> float:
-    """Return the time of the fastest of some runs in seconds, after two warm-up runs."""
+    """Return the time of a case on a real device in seconds: the fastest of 3 to 10 runs after two that warm up."""
     times: list[float] = []
     with torch.inference_mode():
         model = zoo.build(case, real.torch_device)

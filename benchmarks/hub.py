@@ -1,10 +1,11 @@
-"""Speed of downloads and loads, as ratios within one run: `python benchmarks/hub.py [GB]`.
+"""Measure the speed of downloads and loads, as ratios within one run: `python benchmarks/hub.py [GB]`.
 
 A server on localhost sends a repository of four weight files with sendfile. `hf download` (huggingface_hub's
-`snapshot_download`) and mpsprobe fetch it in turn, each in a process of its own with an empty cache; mpsprobe compares
-every checksum as bytes arrive, `hf download` none, so the checksums of its files are computed after it, too. Processor
-time is stated beside wall time: on a busy machine it is the steadier of the two. Then the weights are read from
-beginning to end, and loaded as phase 4 loads them, each in a process of its own, after a first read.
+`snapshot_download`) and mpsprobe fetch it in turn, each in a process of its own with an empty cache; mpsprobe
+compares every checksum while bytes arrive, `hf download` compares none; therefore its time is also stated with the
+checksums computed afterwards. Processor time is stated beside wall time: on a busy machine it is the steadier of
+the two. Then the weights are read from beginning to end, and loaded as phase 4 loads them, each in a process of its
+own, after a first read.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def write_model(folder: Path, gigabytes: float) -> None:
 
 
 def serve(folder: Path) -> tuple[str, ThreadingHTTPServer]:
-    """Serve a folder as org/model, sending files with sendfile."""
+    """Start a server on localhost that has a folder as the repository org/model; return its address and itself."""
     sums: dict[str, tuple[int, str]] = {}
     for path in folder.iterdir():
         with path.open("rb") as file:

@@ -1,15 +1,15 @@
-"""What the recorder adds to a forward pass, beside what PyTorch's own tools add, in one run.
+"""Measure what the recorder adds to a forward pass, compared with PyTorch's own tools in the same run.
 
     OMP_NUM_THREADS=1 python benchmarks/recorder.py [--repeats 21] [--device cpu] [--json FILE]
 
-A Llama of 22 M parameters, batch 1, 64 tokens, one thread, `no_grad`. Every repetition runs all variants, in
-an order that rotates, so that a slow moment of the machine falls on all alike. Figures are process CPU time.
+A Llama of 22 M parameters, batch 1, 64 tokens, one thread, `no_grad`. Every repetition runs all variants, in an
+order that rotates, so that a slow moment of the machine affects all of them equally. Figures are process CPU time.
 "first" is a pass with the opening and closing of its context, in which nearly every op is new to the recorder;
-"later" is a second pass in the same context. What a variant adds is the median of its differences to the bare
-pass of the same repetition.
+"later" is a second pass in the same context. What a variant adds is the median of its differences to the bare pass
+of the same repetition.
 
-Two bounds are checked, and a miss ends with status 1: the recorder adds at most half of what FlopCounterMode
-adds, in either pass; the flight recorder costs at most 1 us an op that it knows.
+Two bounds are checked, and a miss ends with status 1: the recorder adds at most half of what FlopCounterMode adds,
+in either pass; the flight recorder costs at most 1 us for an op that it knows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def variants(model: torch.nn.Module, folder: Path) -> dict[str, Context]:
-    """Return the contexts of a pass, by their names in the table."""
+    """Return the contexts in which a pass is timed, by their names in the table."""
 
     @contextlib.contextmanager
     def with_flight() -> Iterator[None]:
@@ -124,7 +124,7 @@ def measure(contexts: dict[str, Context], forward: Callable[[], None], repeats: 
 
 
 def added(times: Times) -> dict[str, float]:
-    """Return the median of the differences to the bare pass of the same repetition."""
+    """Return by variant the median of its differences, in milliseconds, to the bare pass of the same repetition."""
     return {
         name: statistics.median(value - bare for value, bare in zip(values, times["bare"], strict=True))
         for name, values in times.items()
@@ -132,7 +132,7 @@ def added(times: Times) -> dict[str, float]:
 
 
 def flight_store_us(folder: Path, count: int = 200_000) -> float:
-    """Return the CPU microseconds of recording one known op: begin and end."""
+    """Return the CPU microseconds of recording the begin and end of one op that the flight recorder knows."""
     with FlightRecorder(folder / "store.bin") as flight:
         flight.name(0, "aten::mm", "float32[2, 3] float32[3, 4]", "model", "model.py:1")
         took = []
@@ -145,9 +145,9 @@ def flight_store_us(folder: Path, count: int = 200_000) -> float:
 
 
 def flight_in_run_us(folder: Path, ops: int, repeats: int) -> tuple[float, float]:
-    """Return the CPU microseconds an op that the flight recorder adds to later passes of a small model.
+    """Return the CPU microseconds for an op that the flight recorder adds to later passes of a narrow model.
 
-    The same layers have a width of 24, so that kernels take almost no time and the difference is visible.
+    Its layers are 24 wide, so that kernels take almost no time and the difference is visible.
 
     Returns:
         The median over the repetitions, and half the distance between their quartiles.
@@ -172,7 +172,7 @@ def flight_in_run_us(folder: Path, ops: int, repeats: int) -> tuple[float, float
 
 
 def machine() -> str:
-    """Return the processor's name, as far as the system reports it."""
+    """Return the processor's name from /proc/cpuinfo, else what `platform` reports."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = {
@@ -183,7 +183,7 @@ def machine() -> str:
 
 
 def main() -> int:
-    """Measure, print the table, and check the bounds."""
+    """Measure, print the table, and return 1 when a bound is exceeded."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps"])

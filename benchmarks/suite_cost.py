@@ -1,4 +1,4 @@
-"""CPU time of the whole suite on the default target, as a ratio to the CPU time of its imports, within one run.
+"""Measure the CPU time of the whole suite on the default target relative to that of its imports.
 
     python benchmarks/suite_cost.py [ROUNDS]
 
@@ -22,7 +22,7 @@ IMPORTS = (
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """Return the CPU seconds of a command and its children."""
+    """Return the CPU seconds, user and system, of a command and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

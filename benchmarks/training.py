@@ -4,9 +4,9 @@
     python benchmarks/training.py --measure FILE     # measure on the CUDA device at hand, and write FILE
 
 The models are those of `zoo.py`, with random weights at full size. Each is trained fully with AdamW in float32,
-some with LoRA in bfloat16. The peak of the second step is compared, as tensors take it: the sum over memoryless
-tensors, and `torch.cuda.max_memory_allocated`. Attention is eager on both sides, because CUDA has fused kernels
-that store no scores, and MPS trains without them.
+some with LoRA in bfloat16. The peak of later steps is compared, as memory of tensors: the sum over memoryless
+tensors, and `torch.cuda.max_memory_allocated` without cuBLAS's workspace. Attention is eager on both sides, because
+CUDA has fused kernels that store no scores, and MPS trains without them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ZooStep(Adapter):
 
 
 def cases() -> list[tuple[Case, str]]:
-    """Return the cases, each with the name of its way of training."""
+    """Return the trained cases of the zoo, each with the name of its way of training."""
     by_name = {case.name: case for case in zoo.cases()}
     return [
         (
@@ -129,7 +129,7 @@ def predicted(case: Case, way: str) -> int:
 
 
 def measure(case: Case, way: str) -> dict[str, Any]:
-    """Return peak and time of optimisation steps on the CUDA device.
+    """Return peak memory and the shortest time of three optimisation steps on the CUDA device, after one warms up.
 
     Raises:
         RuntimeError: Models that ran before still hold memory of the device.

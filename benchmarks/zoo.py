@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True)
 class Case:
-    """A model with the workload with which it was measured.
+    """A model and the workload with which it was measured.
 
     Attributes:
         name: The name of the row.
@@ -25,7 +25,8 @@ class Case:
             `"other"`.
         cls: The class as `library.Class`; `zoo` is this module.
         config: The arguments of the config's class; for all but transformers, of the class itself.
-        inputs: The kind of input and its sizes, see `inputs`; `pool` names what follows the model.
+        inputs: The kind of input and its sizes, see the function `inputs`; `pool` names a computation on its
+            output.
         new_tokens: The number of tokens to generate; 0 for one forward pass.
         dtype: The dtype of the weights.
         fit: Whether host constants are fitted on it; the others check the fit.
@@ -79,7 +80,7 @@ class ResidualTower(torch.nn.Module):
 
 
 class LinearStack(torch.nn.Module):
-    """The linear layers of a decoder one after the other, and nothing else."""
+    """The linear layers of a decoder's blocks one after the other, without attention, norms and activations."""
 
     def __init__(self, blocks: int, width: int, key_width: int, inner: int) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class _Conv(torch.nn.Sequential):
 
 
 class _C2f(torch.nn.Module):
-    """The block of YOLOv8: two halves, of which one passes through bottlenecks; all parts are joined."""
+    """The C2f block of YOLOv8: one half goes through bottlenecks; both halves and every result are joined."""
 
     def __init__(self, before: int, after: int, depth: int, residual: bool) -> None:
         super().__init__()
@@ -183,12 +184,12 @@ class Yolo8n(torch.nn.Module):
 
 
 def cases() -> list[Case]:
-    """Return the models that ran on the H200."""
+    """Return the cases of `zoo.jsonl` that were run on the H200."""
     return [case for case, release in _all() if not release]
 
 
 def mac_cases() -> list[tuple[Case, str]]:
-    """Return the models of published measurements of Macs (`replay` in mac_points.jsonl), each with a torch release.
+    """Return the cases that replay published measurements of Macs (`mac_points.jsonl`), each with a torch release.
 
     Where a measurement does not state its release, the newest at its date is used.
     """
@@ -205,7 +206,7 @@ def _all() -> list[tuple[Case, str]]:
 
 
 def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the arguments of one call, floating-point ones in the case's dtype.
+    """Return the arguments of one call of a case on a device, floating-point ones in the case's dtype.
 
     Raises:
         ValueError: The case names an unknown kind of input.
@@ -319,7 +320,8 @@ def build(
 ) -> torch.nn.Module:
     """Return the model with random weights, or without weights for a memoryless device.
 
-    `attention` names an implementation of transformers, such as "eager"; some classes choose it on construction.
+    `attention` names an attention implementation of transformers, such as "eager"; it must be set before
+    construction, where some classes choose their layers by it.
     """
     library, _, name = case.cls.rpartition(".")
     dtype = getattr(torch, case.dtype)
@@ -349,7 +351,7 @@ def build(
 
 
 def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
-    """Run the case's workload once on a batch, and return the model's output."""
+    """Run the case's workload once on a batch (generation, decoding, encoding or a forward pass); return its output."""
     if case.new_tokens:
         n = case.new_tokens
         if case.inputs["kind"] == "mel":

@@ -3,10 +3,11 @@
     python tools/campaign.py run --work DIR [--stage predict|releases|run] [--only NAME]
     python tools/campaign.py table
 
-`run` takes the targets of tools/campaign_targets.toml and adds what each command said, with the CPU time and the
-peak memory of its process tree, to docs/coverage.json. What is there already for the installed transformers is
-left alone, so that it can be stopped and started again; `--again` measures anew. `table` writes docs/coverage.md
-from it. Code of other people (`repository` in a target) is expected in a checkout under `--code DIR`.
+`run` takes the targets of tools/campaign_targets.toml and adds the result of each command, with the CPU time and
+the peak memory of its process tree, to docs/coverage.json. Results that this file has already for the installed
+transformers are kept, so that the campaign can be stopped and started again; `--again` measures them anew. `table`
+writes docs/coverage.md from it. Code of other people (`repository` in a target) is expected in a checkout under
+`--code DIR`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ RELEASE = "2.13"
 
 
 def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path) -> list[str]:
-    """Return the arguments of `mpsprobe` in a stage."""
+    """Return the arguments of `mpsprobe` for a target in a stage of the campaign."""
     what = target.model(folder, small=stage != "predict")
     if stage == "run":
         device = ["--random-init", "--device", "emulated", "--phase", "6", "--output", str(output)]
@@ -53,10 +54,11 @@ def arguments_of(target: CampaignTarget, stage: str, folder: Path, output: Path)
 
 
 def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, Any]:
-    """Run `mpsprobe`, and return its exit code, CPU seconds and peak memory, including its own children's.
+    """Run `mpsprobe`; return exit code, CPU and wall seconds, peak memory, and whether the time limit ended it.
 
-    A prediction runs in a fork of this process, which has already imported torch, transformers and mpsprobe, so its
-    seconds exclude imports. A run starts its own processes, which import everything again.
+    CPU seconds and memory include its children's. A prediction runs in a fork of this process, which has already
+    imported torch, transformers and mpsprobe, so its seconds exclude imports. A run starts its own processes, which
+    import everything again.
     """
     output.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -75,7 +77,7 @@ def measured(arguments: list[str], output: Path, code_path: str) -> dict[str, An
 
 
 def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
-    """Run `mpsprobe` in a child process, with its output in files."""
+    """Become `mpsprobe` in a forked child, with stdout and stderr in files of `output`; this never returns."""
     code = 4
     try:
         os.setsid()
@@ -105,7 +107,7 @@ def _become(arguments: list[str], output: Path, code_path: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
-    """Kill a process and its children when the time limit passes; the yielded list then holds the process's id."""
+    """Kill a process and its children after `seconds`; the yielded list is empty unless that happened."""
     killed: list[int] = []
 
     def kill() -> None:
@@ -122,7 +124,7 @@ def _killed_after(pid: int, seconds: float) -> Iterator[list[int]]:
 
 
 def said(stage: str, result: dict[str, Any], output: Path) -> dict[str, Any]:
-    """Return a short record of a command's result; `error` where there is no usable result."""
+    """Return a short record of a command's costs and result, which is `error` where it left no usable document."""
     costs = {name: result[name] for name in ("cpu_s", "rss_bytes", "wall_s")} | {"host": _host()}
     if result["timed_out"]:
         return {**costs, "error": f"stopped after {LIMIT} s"}
@@ -263,7 +265,7 @@ def _compact(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, and run the campaign or draw its page."""
+    """Run the campaign or draw its page, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     running = commands.add_parser("run")

@@ -86,7 +86,7 @@ def page(targets: list[CampaignTarget], results: dict[str, dict[str, Row]]) -> s
 
 
 def _machines(rows: dict[str, Row], default: str) -> str:
-    """Return the machines of each stage with the number of rows; a run is emulated as a Mac with that torch."""
+    """Return a list of the machines that each stage ran on, with the number of rows of each."""
     told = []
     for stage in ("predict", "releases", "run"):
         counts = collections.Counter(row[stage].get("host", default) for row in rows.values() if stage in row)
@@ -148,7 +148,7 @@ def _predicted(one: Row | None) -> str:
 
 
 def _ran(one: Row | None, known: str) -> str:
-    """Return the cells of a run: CPU time, memory and verdict, which explains a known failure."""
+    """Return the cells of a run: CPU time, memory, and the verdict with the explanation of a known failure."""
     if one is None:
         return "| | not run"
     verdict = _cell(one.get("error") or ": ".join([one["worst"], *one["problems"][:1]]))
@@ -164,7 +164,7 @@ def _costs(one: Row) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text that is safe in a cell of a Markdown table."""
+    """Return a text as one line of at most 160 characters that is safe in a cell of a Markdown table."""
     line = " ".join(text.split()).replace("|", "\\|")
     return line if len(line) <= 160 else line[:157] + "..."
 
@@ -186,7 +186,7 @@ def _by_release(targets: list[CampaignTarget], rows: dict[str, Row]) -> str:
 
 
 def _missing(rows: dict[str, Row]) -> str:
-    """Return, for each release, the ops that most targets lack."""
+    """Return the table of the ops that are not native for most targets, by torch release."""
     by_release: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for row in rows.values():
         for release, one in _releases(row).items():

@@ -16,7 +16,7 @@ _HALF = ("causal LM", "MoE", "state space", "image-text-to-text")
 
 
 class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"cls": "class"}):
-    """A public model of the campaign, with the config that stands for it.
+    """A public model of the campaign, and the config from which it is made without its weights.
 
     Attributes:
         name: A unique name, for the tables.
@@ -56,7 +56,7 @@ class CampaignTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
         return self.dtype or ("bfloat16" if self.task in _HALF else "float32")
 
     def model(self, folder: Path, *, small: bool) -> list[str]:
-        """Return the arguments of `mpsprobe` for this target, once its folder is written."""
+        """Return the arguments of `mpsprobe` that name this target in a folder that `write` has filled."""
         if self.repository:
             return [self.cls, "--config", str(folder / ("small.json" if small else "config.json"))]
         wishes = ["--dtype", self.weights_dtype] if self.pipeline else []

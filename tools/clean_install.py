@@ -1,4 +1,4 @@
-"""Try the wheel where its user has it: in an environment of its own, called from elsewhere.
+"""Try the built wheel as a user has it: in a new environment, with commands run in an empty folder.
 
     python tools/clean_install.py [--python 3.10 3.13] [--torch 2.6.0 newest] [--wheels FOLDER]
 
@@ -7,8 +7,8 @@ The source distribution is built from the working tree, the wheel from the sourc
 new virtual environment gets the wheel with whatever its metadata require, and an empty folder runs in it what
 `_COMMANDS` lists: the import, `--help`, `predict`, `run` and `pytest --pyargs mpsprobe.suite`.
 
-torch comes without CUDA, as `installed_releases.py` explains. Prints the table of docs/platforms.md; 1 when anything
-failed.
+torch comes without CUDA, as `installed_releases.py` explains. The tool prints the table of docs/platforms.md and
+ends with 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _ENDS = {"predict": (0, 1)}
 
 @dataclass
 class _Tried:
-    """What failed in one environment: the commands, and the end of their output."""
+    """The result of one environment: its versions, the time, and by command the end of the output of failed ones."""
 
     python: str
     torch: str
@@ -78,7 +78,7 @@ def build(folder: Path) -> Path:
 
 
 def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tried:
-    """Make an environment and run every command in it."""
+    """Make a new environment with a torch release and the wheel, run every command in it, and return what failed."""
     tried = _Tried(python, release)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mpsprobe-clean-") as scratch:
@@ -119,7 +119,7 @@ def try_one(python: str, release: str, wheel: Path, wheels: Path | None) -> _Tri
 
 
 def _checked(command: list[str]) -> None:
-    """Run a command of the set-up."""
+    """Run a command of the set-up; end the program with its output when it fails."""
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         sys.exit(f"{' '.join(command)}\n{ran.stdout}{ran.stderr}")
@@ -185,7 +185,7 @@ def main() -> int:
 
 
 def _interpreter(python: str) -> str | None:
-    """Return the path of an interpreter that works: on PATH, where a shim of pyenv may start nothing, or in pyenv."""
+    """Return the path of an interpreter that starts, from PATH or else from pyenv's versions; None without one."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     own = sorted(root.glob(f"versions/{python}.*/bin/python{python}"))
     for program in (shutil.which(f"python{python}"), *map(str, reversed(own))):

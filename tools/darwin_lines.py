@@ -1,14 +1,15 @@
-"""Lines that only a Mac reaches: which they are, and whether a test executes each of them.
+"""List the lines that only a Mac reaches, and check that tests execute each of them.
 
     python tools/darwin_lines.py --list          the lines, found in the source
     python tools/darwin_lines.py [TESTS ...]     run tests, and list the lines that none of them executed
 
 A line counts when a condition lets only macOS or a PyTorch with MPS past it: comparisons with "Darwin", "darwin" or
-"linux", `has_mps()`, functions that return such a comparison, and functions that are called from such lines only.
-Of a conditional expression and of `and` / `or` the part behind the condition counts by itself.
+"linux", `has_mps()`, functions that return such a comparison, and functions that are called only from such lines.
+In a conditional expression, and in `and` and `or`, only the part after the condition counts.
 
-The tests run in a copy of the checkout whose source notes each such line when it is executed, in child processes too
-(the stand-in for a Mac's PyTorch, recorded answers of sysctl and the like). 1 when a line was not executed.
+The tests run in a copy of the checkout whose source notes each such line when it is executed, in child processes
+too (with the stand-in for a Mac's PyTorch, recorded answers of sysctl and the like). The exit code is 1 when a line
+was not executed, or pytest could not run.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _Meaning = tuple[str, str]
 
 
 def meaning(test: ast.expr, predicates: set[str]) -> _Meaning:
-    """Return the machines on which a condition is true, and those on which it is false."""
+    """Return on which machines a condition can be true, and on which false: only a Mac, no Mac, or either."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         where_true, where_false = meaning(test.operand, predicates)
         return where_false, where_true
@@ -167,7 +168,7 @@ def _all(lines: Lines, body: list[ast.stmt]) -> None:
 
 
 def _called_from_there(lines: Lines) -> bool:
-    """Add functions that are called only from such lines, and return whether any was added."""
+    """Add private functions that are used only in lines of a Mac, and return whether any was added."""
     inside = {
         id(node) for one in (*lines.statements.values(), *lines.parts.values()) for node in ast.walk(one)
     }
@@ -201,7 +202,7 @@ def _suites(node: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _own_expressions(node: ast.stmt) -> Iterator[ast.expr]:
-    """Yield the expressions of a statement, without those of the statements in it."""
+    """Yield the expressions of a statement, without those of the statements inside it."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
             yield child
@@ -210,13 +211,13 @@ def _own_expressions(node: ast.stmt) -> Iterator[ast.expr]:
 
 
 class _Noting(ast.NodeTransformer):
-    """Put a call that notes its execution before statements, and around parts of expressions, of a Mac's lines."""
+    """Insert calls that note the execution of a Mac's lines: before statements and in parts of expressions."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
 
     def visit(self, node: ast.AST) -> ast.AST | list[ast.stmt]:
-        """Return a node that notes its execution, if it is on a Mac's line."""
+        """Return a node, with a call that notes its execution if it is one of a Mac's statements or parts."""
         is_part, is_statement = id(node) in self._lines.parts, id(node) in self._lines.statements
         visited = self.generic_visit(node)
         if is_part and isinstance(visited, ast.expr):
@@ -231,7 +232,7 @@ class _Noting(ast.NodeTransformer):
 
 
 def every_module(root: Path) -> list[Lines]:
-    """Find the lines of all modules of a checkout."""
+    """Return the lines that only a Mac reaches, for each module of a checkout that has any."""
     package = root / _PACKAGE
     sources = {
         str(path.relative_to(package)): path.read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _KEPT = ("report.html", "report.md")
-#: Paths of this machine, and what stands for them in an example.
+#: Paths of this machine, and the text that replaces each in an example.
 _PATHS = {
     f"{ROOT}/": "",
     os.environ.get("MPSPROBE_CACHE") or str(Path.home() / ".cache" / "mpsprobe"): "~/.cache/mpsprobe",
@@ -38,7 +38,7 @@ _PATHS = {
 
 
 def draw(name: str) -> bool:
-    """Make one example, and return whether it wrote a report. Its command may end with 1, which is a finding."""
+    """Make one example anew, and return whether it wrote both reports; exit code 1 of the command is a finding."""
     target = FOLDER / name
     target.mkdir(parents=True, exist_ok=True)
     for path in target.iterdir():

@@ -1,4 +1,4 @@
-"""Field reports that users attached to issues: check them, add them to the measured points, refit.
+"""Check field reports that users attached to issues, add them to the measured points, and fit constants again.
 
     python tools/field.py check FILE ...
     python tools/field.py add FILE ... --url ISSUE
@@ -27,7 +27,7 @@ _BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "forecast.py"
 
 
 def points_of(report: FieldReport, url: str) -> list[dict[str, Any]]:
-    """Return the rows of a report as the file of points has them."""
+    """Return the figures of a report as rows for `mac_points.jsonl`, without empty fields."""
     shared = {
         "url": url,
         "date": report.day,

@@ -99,7 +99,7 @@ def _file(module: str) -> Path | None:
 
 
 def classes() -> dict[str, list[str]]:
-    """Return the public classes that several modules define: name, and those modules."""
+    """Return the names of public classes that several modules define, each with those modules."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in modules():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -109,7 +109,7 @@ def classes() -> dict[str, list[str]]:
 
 
 def basenames() -> dict[str, list[str]]:
-    """Return the names that several modules outside `FAMILIES` have, ignoring a leading underscore."""
+    """Return the names that several modules share, each with those modules; folders of `FAMILIES` are left out."""
     found: dict[str, set[str]] = defaultdict(set)
     for path in modules():
         name, folder = path.stem, path.parent.relative_to(ROOT).as_posix()
@@ -123,7 +123,7 @@ def _several(found: Mapping[str, set[str]]) -> dict[str, list[str]]:
 
 
 def circles() -> list[list[str]]:
-    """Return groups of modules that import each other, including imports for types and inside functions."""
+    """Return groups of modules that import each other, directly or not, imports for types and in functions included."""
     edges = {
         _name(path): {name for name, _ in imports(path) if name != _name(path)}
         for path in modules()

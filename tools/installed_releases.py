@@ -1,13 +1,13 @@
-"""The tests of the virtual device with other installed torch releases, each in a folder of its own.
+"""Run the tests of the virtual device with other torch releases, each installed in a folder of its own.
 
 PyPI's wheels for Linux are built for CUDA and cannot be imported without its libraries, gigabytes that nothing here
-runs. So the wheel is installed without what it requires, and the libraries that it is linked with are made: the small
-real ones (the CUDA runtime, CUPTI) come from PyPI, the others are empty shared libraries in which every function
-returns 100 (cudaErrorNoDevice), which is what they would say on a machine without a GPU.
+runs. So the wheel is installed without what it requires, and the libraries that it is linked with are made: the
+small real ones (the CUDA runtime, CUPTI) come from PyPI, the others are empty shared libraries in which every
+function returns 100 (cudaErrorNoDevice), which is what the real ones return on a machine without a GPU.
 
     python tools/installed_releases.py 2.6.0 2.8.0 2.15.0 [--wheels FOLDER]
 
-needs gcc, nm and readelf, and prints the table that stands in docs/virtual-device.md.
+needs gcc, nm and readelf, and prints the table for docs/virtual-device.md.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def install(release: str, site: Path, wheels: Path | None, python: str = sys.exe
     Args:
         release: The release, such as `2.8.0`; empty for the newest that PyPI has for the interpreter.
         site: The folder to install into.
-        wheels: A folder with wheels that were downloaded before.
+        wheels: A folder with wheels that were downloaded before; None to use only PyPI.
         python: The interpreter to install for.
     """
     _pip(
@@ -59,7 +59,7 @@ def install(release: str, site: Path, wheels: Path | None, python: str = sys.exe
 
 
 def make_missing_libraries(site: Path, folder: Path) -> list[str]:
-    """Make a shared library for each missing one of CUDA's that torch is linked with, and return their names."""
+    """Make an empty library for each CUDA library that torch is linked with and that is missing; return their names."""
     folder.mkdir(exist_ok=True)
     real = list(site.glob("nvidia/**/*.so*"))
     there = {path.name for path in (*real, *(site / "torch" / "lib").glob("*.so*"))}
@@ -111,7 +111,7 @@ def _compile(library: Path, functions: set[str], script: str) -> None:
 
 
 def run_tests(site: Path, libraries: Path, *, zoo: bool) -> collections.Counter[str]:
-    """Run each file of the virtual device's tests in its own process, and count the outcomes."""
+    """Run each file of the virtual device's tests in its own process, and return the number of tests by outcome."""
     folders = [str(path) for path in site.glob("nvidia/**/lib")]
     environment = {
         **os.environ,
@@ -148,7 +148,7 @@ def _outcomes(report: Path) -> Iterator[tuple[str, str]]:
 
 
 def version_of(site: Path, libraries: Path) -> str:
-    """Return `torch.__version__`, which also shows that it can be imported."""
+    """Return `torch.__version__` of an installed release, or the last line of the error of its import."""
     folders = os.pathsep.join([str(libraries), *(str(path) for path in site.glob("nvidia/**/lib"))])
     environment = {**os.environ, "PYTHONPATH": str(site), "LD_LIBRARY_PATH": folders}
     command = [sys.executable, "-c", "import torch; print(torch.__version__)"]

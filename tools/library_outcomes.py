@@ -1,10 +1,10 @@
-"""A pytest plugin that notes what became of each test, on the CPU or on the emulated device.
+"""A pytest plugin that records the outcome of each test, on the CPU or on the emulated device.
 
-`tools/library_suites.py` starts pytest with it (`-p library_outcomes`) in a child process, which may crash or hang: so
-a line is written before each test and one after it. The child learns from four variables what to do: on which
-device (`MPSPROBE_SUITE_DEVICE`), where to write (`MPSPROBE_SUITE_OUTCOMES`), which share of the tests
-(`MPSPROBE_SUITE_EVERY`: 5 for every fifth), and which are done already (`MPSPROBE_SUITE_DONE`, a file with one test a
-line).
+`tools/library_suites.py` starts pytest with it (`-p library_outcomes`) in a child process. Because this may crash
+or hang, a line is written before each test and one after it. Four variables state the device
+(`MPSPROBE_SUITE_DEVICE`), the file to write (`MPSPROBE_SUITE_OUTCOMES`), the share of the tests
+(`MPSPROBE_SUITE_EVERY`: 5 for every fifth), and a file with the tests that are done already, one a line
+(`MPSPROBE_SUITE_DONE`).
 """
 
 from __future__ import annotations
@@ -109,11 +109,12 @@ class Outcomes:
 
 
 def described(problem: BaseException) -> dict[str, Any]:
-    """Return the facts of a failure that tell its kind.
+    """Return the facts about a failure by which its kind is determined.
 
     Returns:
-        `error`, the type and the first lines of the message; `where`, the innermost line of code; `refused`, whether
-        the device refused (this exception or one that led to it); `out_of_reach`, whether the emulation gave up.
+        `error`, the type and the beginning of the message; `where`, the innermost line of code; `refused`, whether
+        the emulated device raised this exception or one that led to it; `out_of_reach`, whether one of these is a
+        `VirtualDeviceError`, which says that the emulation cannot go on.
     """
     chain: list[BaseException] = []
     one: BaseException | None = problem
@@ -134,6 +135,6 @@ def described(problem: BaseException) -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start to write, if `tools/library_suites.py` asked for it."""
+    """Register the plugin, if `tools/library_suites.py` started this pytest."""
     if "MPSPROBE_SUITE_OUTCOMES" in os.environ:
         config.pluginmanager.register(Outcomes(Path(os.environ["MPSPROBE_SUITE_OUTCOMES"])))

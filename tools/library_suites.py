@@ -1,12 +1,12 @@
-"""The tests of Hugging Face's libraries, on the CPU and on the emulated device.
+"""Run the tests of Hugging Face's libraries on the CPU and on the emulated device, and compare the outcomes.
 
     python tools/library_suites.py transformers FOLDER [TEST ...] --results FILE
 
 FOLDER is the library's source distribution or checkout, of the release that is installed; TEST is a file in it, a
 pattern of files, or a class (`tests/x/test_y.py::SomeTest`). Each runs twice in child processes with limits of time
-and memory: on the plain CPU, and under `mpsprobe.emulate` with the library's own device selection as on a Mac. A test
-that kills its process or hangs is noted, and the others run. FILE gets one line of JSON per test and device; what is
-in it already is not run again, except with `--again` the tests whose outcomes differ.
+and memory: on the plain CPU, and under `mpsprobe.emulate` with the library's own device selection as on a Mac. A
+test that kills its process or hangs is recorded, and the others still run. FILE gets one line of JSON per test and
+device; what is in it already is not run again, except with `--again` the tests whose outcomes differ.
 
 The table on stdout counts the outcomes and explains each difference: a limit of MPS (the device refused in that
 test), out of reach of the emulation, or what `data/library_differences.toml` says of the test. What nothing explains
@@ -62,13 +62,13 @@ LIMIT, REACH, TOLERANCE, ASSUMPTION, UNEXPLAINED = KINDS = (
 
 
 class Difference(msgspec.Struct, forbid_unknown_fields=True):
-    """A difference that is explained.
+    """A kind of difference between the two outcomes of a test, with its explanation.
 
     Attributes:
         library: The library whose test it is.
-        test: What the test's name in pytest holds, a regular expression.
-        error: What its error holds, a regular expression.
-        kind: One of the kinds.
+        test: A regular expression that is searched for in the test's id.
+        error: A regular expression that is searched for in the error on the emulated device.
+        kind: The kind of difference, one of `KINDS`.
         why: The explanation.
     """
 
@@ -80,19 +80,19 @@ class Difference(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Differences(msgspec.Struct, forbid_unknown_fields=True):
-    """What stands in `data/library_differences.toml`."""
+    """The content of `data/library_differences.toml`: the differences that are explained."""
 
     difference: list[Difference]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one child may use.
+    """The limits of a child process: time, memory and share of the tests.
 
     Attributes:
         seconds: The longest that one test may take.
         memory_gib: The address space of a child in GiB.
-        every: Which share of the tests runs: 5 for every fifth.
+        every: The distance of the tests that run: 5 for every fifth, 1 for all.
     """
 
     seconds: float
@@ -101,11 +101,11 @@ class Limits:
 
 
 class Results:
-    """The file of outcomes, which several threads add to.
+    """The file of outcomes, to which several threads add.
 
     Attributes:
         path: The file.
-        lines: What stands in it: a test's outcome, or `{"finished": UNIT, "device": ...}`.
+        lines: Its content: outcomes of tests, and `{"finished": UNIT, "device": ...}` for units that are done.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,11 +124,11 @@ class Results:
                 file.write(json.dumps(line) + "\n")
 
     def finished(self, unit: str, device: str) -> bool:
-        """Return whether every test of a unit has its outcome."""
+        """Return whether every test of a unit (a file or a class) has its outcome on a device."""
         return {"finished": unit, "device": device} in self.lines
 
     def tests(self, unit: str, device: str) -> dict[str, dict[str, Any]]:
-        """Return the outcomes of a unit by test."""
+        """Return the outcomes of a unit's tests on a device by the test's id."""
         return {
             line["test"]: line
             for line in self.lines
@@ -226,7 +226,7 @@ def _child(folder: Path, unit: str, device: str, done: list[str], scratch: Path,
 
 
 def _watch(child: subprocess.Popen[bytes], outcomes: Path, limits: Limits) -> str:
-    """Wait for a child, and return `hung` if a test took too long, `died` if a signal ended it, otherwise nothing."""
+    """Wait for a child; return `hung` if a test took too long, `died` if a signal ended it, else an empty text."""
     size, since = 0, time.monotonic()
     while child.poll() is None:
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Check that everything mpsprobe installs has wheels for Apple silicon: each Python, each macOS, two sets of versions.
+"""Check that all dependencies have wheels for Apple silicon: each Python, each macOS, two sets of versions.
 
     python tools/mac_wheels.py [--python 3.10 3.13] [--macos 12 15] [--set pinned]
 
@@ -48,7 +48,7 @@ class Row:
 
 
 def follow(first: Iterable[str], python: str, macos: str, pinned: dict[str, Requirement]) -> Row:
-    """Query the wheels of requirements, and recursively of all that they require, on that Mac."""
+    """Return the wheels that requirements, and all that these require in turn, have on that Mac."""
     row, environment = Row(python, macos), mac_environment(python)
     wanted: dict[str, list[Requirement]] = {}
     pending = [
@@ -107,7 +107,7 @@ _asked: dict[tuple[str, str, str], tuple[str | None, list[str]]] = {}
 
 
 def ask(requirement: str, python: str, macos: str) -> tuple[str | None, list[str]]:
-    """Query pip for one wheel; return (version, its requirements), or (None, [the reason])."""
+    """Return the version and requirements of the wheel that pip would install; `(None, [reason])` if there is none."""
     key = requirement, python, macos
     if key not in _asked:
         _asked[key] = _ask(*key)

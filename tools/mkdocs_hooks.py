@@ -29,7 +29,7 @@ def schema_version() -> int:
 
 
 def on_post_build(config: Mapping[str, Any], **_: Any) -> None:
-    """Copy the schema into the site that was built."""
+    """Copy the JSON Schema of run.json into the built site, under its version."""
     folder = Path(config["site_dir"]) / "schema"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(_SOURCE / "run.schema.json", folder / f"run-{schema_version()}.json")

@@ -17,7 +17,7 @@ DATA = Path(__file__).parent.parent / "src/mpsprobe/knowledge/data/mlx_models.js
 
 
 def main() -> None:
-    """Read the installed model libraries of MLX, and write `mlx_models.json`."""
+    """Read the installed model libraries of MLX and write `mlx_models.json`; exit when one is not installed."""
     missing = [name for name in LIBRARIES.values() if importlib.util.find_spec(name) is None]
     if missing:  # the shipped data would be written over themselves
         sys.exit(f"Not installed: {', '.join(missing)}.")

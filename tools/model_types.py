@@ -55,7 +55,7 @@ def types() -> list[str]:
 
 
 def class_of(model_type: str) -> tuple[str, str]:
-    """Return the class that is predicted for a type, and its task; empty names for a type without a model."""
+    """Return the class that is predicted for a type, and its task; the class is empty for a type without a model."""
     from transformers.models.auto import modeling_auto
 
     from mpsprobe.models.weightless.families import FAMILIES
@@ -72,7 +72,7 @@ def class_of(model_type: str) -> tuple[str, str]:
 
 
 def _has_config(name: str, model_type: str) -> bool:
-    """Return whether a class is built from the config of that type, because a table may name the class of a pair."""
+    """Return whether a class is built from the config of that type; transformers' tables may name another's class."""
     import transformers
 
     cls = getattr(transformers, name, None)
@@ -81,7 +81,7 @@ def _has_config(name: str, model_type: str) -> bool:
 
 
 def _part(model_type: str) -> str:
-    """Return the class whose config is that of a type no Auto class lists, searched in the type's module."""
+    """Return the class in the module of a type that no Auto class lists whose config is the type's; empty for none."""
     import transformers
     from transformers import PreTrainedModel
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
@@ -106,7 +106,7 @@ def _part(model_type: str) -> str:
 
 
 def config_of(model_type: str) -> Any:
-    """Return the default config of a type; for a pair of models, one that is made of two small ones."""
+    """Return the default config of a type; for a composite type, one made of the default configs of its parts."""
     import transformers
     from transformers import AutoConfig
 
@@ -250,7 +250,7 @@ def _short(problem: BaseException) -> str:
 
 
 def measured(model_type: str) -> dict[str, Any]:
-    """Predict one type in a child process, with its CPU seconds and its peak memory."""
+    """Predict one type in a forked child; return its row with CPU seconds and peak memory, or why it was stopped."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -282,7 +282,7 @@ def measured(model_type: str) -> dict[str, Any]:
 
 
 def stored() -> list[dict[str, str]]:
-    """Return the rows of the results file."""
+    """Return the rows of the results file; empty when there is none."""
     if not RESULTS.is_file():
         return []
     with RESULTS.open(newline="", encoding="utf-8") as file:
@@ -358,7 +358,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Parse the command line, and predict types or draw the table."""
+    """Predict types or draw the table, as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -118,7 +118,7 @@ def _broken(node: ast.AST) -> str:
 
 
 def is_noticed(module: str, text: str, limit_s: float) -> bool:
-    """Return whether a test fails with that text of a module; a test that hangs counts as a failure.
+    """Return whether a test of the module fails with that text in its place, or runs past `limit_s`.
 
     Raises:
         SystemExit: The tests could not run at all, which would count as a noticed bug.

@@ -1,14 +1,13 @@
-"""PyTorch's own expectations of MPS, against the emulated device.
+"""Compare the emulated device with PyTorch's own expectations of MPS.
 
-Two peers:
-
+There are two sources:
 - without arguments, the operator database of the installed wheel (`torch.testing`): every operator's own sample
   inputs run on the CPU and on the emulated device, and the outcome is compared with what PyTorch's MPS tests expect
   (`torch/testing/_internal/common_mps.py`: expected failures and skips by operator and dtype). This is what
   `TestConsistency` of `test/test_mps.py` does;
 - `--checkout DIR`: `test/test_mps.py` of a PyTorch checkout itself, in a child process under the emulated device.
 
-Nothing of PyTorch's is copied. The figures of the last run stand in docs/virtual-device.md.
+Nothing of PyTorch's is copied. The figures of the last run are in docs/virtual-device.md.
 """
 
 from __future__ import annotations
@@ -120,11 +119,11 @@ if os.environ.get("MPSPROBE_PEER_CHILD"):
 
 
 def operators(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[str]]:
-    """Run the operator database.
+    """Run the sample inputs of the operator database on the CPU and emulated.
 
     Args:
         dtypes: The dtypes to run it in.
-        shard: Which part of the operators, such as `"3/8"`: each eighth, from the third on.
+        shard: The part of the operators, such as `"3/8"`: every eighth one, from the third on.
 
     Returns:
         Entries `"operator dtype: message"` by `"expected / outcome"`.
@@ -150,7 +149,7 @@ def operators(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[s
 
 
 def outputs(dtypes: list[torch.dtype]) -> dict[str, list[str]]:
-    """Run every operator with `out=` arguments that are views, on the CPU and emulated.
+    """Run every operator with several kinds of `out=` arguments that are views, on the CPU and emulated.
 
     Returns:
         Entries `"operator dtype, kind of output: message"` by outcome.
@@ -230,11 +229,11 @@ def _part(values: list[Any], shard: str) -> list[Any]:
 
 
 def gradients(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[str]]:
-    """Take the gradients of every operator that has them, as in `test_output_grad_match` of PyTorch's MPS tests.
+    """Compare the gradients of every operator that has them, as `test_output_grad_match` of PyTorch's MPS tests does.
 
     Args:
         dtypes: The dtypes to take them in.
-        shard: Which part of the operators, such as `"3/8"`: each eighth, from the third on.
+        shard: The part of the operators, such as `"3/8"`: every eighth one, from the third on.
 
     Returns:
         Entries `"operator dtype: message"` by `"expected / outcome"`.
@@ -259,7 +258,7 @@ def gradients(dtypes: list[torch.dtype], shard: str = "1/1") -> dict[str, list[s
 
 
 def _gradient_outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
-    """Return `passes`, or how the first sample with different gradients fails."""
+    """Return `passes`, how the first sample fails, or that the CPU takes no gradients of any."""
     compared = 0
     for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
         try:
@@ -320,7 +319,7 @@ def _expected(info: Any, dtype: torch.dtype, test: str = "test_output_match") ->
 
 
 def _outcome(info: Any, dtype: torch.dtype, session: Session) -> str:
-    """Return `passes`, or how the first sample that does not pass fails."""
+    """Return `passes`, or how the first sample that does not pass fails; samples that the CPU refuses are skipped."""
     try:
         # made on the device, as TestConsistency does: some operators have other samples for "mps:0"
         samples = list(info.sample_inputs("mps:0", dtype))
@@ -379,7 +378,7 @@ def suite(checkout: Path, options: list[str], shard: str = "1/1") -> int:
     Args:
         checkout: A PyTorch checkout of the installed release.
         options: The options of pytest.
-        shard: Which part of the selected tests, such as `"3/8"`: each eighth, from the third on.
+        shard: The part of the selected tests, such as `"3/8"`: every eighth one, from the third on.
 
     Returns:
         The exit code of pytest, or 2 if the checkout has no such file.
@@ -428,7 +427,7 @@ def suite(checkout: Path, options: list[str], shard: str = "1/1") -> int:
 
 
 def main() -> int:
-    """Run the part that the command line names, and print its outcome."""
+    """Run the comparison that the command line names, and print the number of operators by outcome."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,8 +3,8 @@
     python tools/predict_cost.py
     python tools/predict_cost.py --releases
 
-prints the tables of docs/predict.md: for one release, and for all of them (`--torch all`), joined and one by one.
-Alpamayo is included where its package is installed (PYTHONPATH).
+print the tables of docs/predict.md: predictions for one release, and for all of them, in one call (`--torch all`)
+and one by one. Alpamayo is included where its package is installed (PYTHONPATH).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 
 
 def measure(name: str, config: dict[str, Any]) -> None:
-    """Predict one model in this process, including its forecast as in the command, and print a row."""
+    """Predict one model in this process, with the forecast that the command makes, and print a row."""
     import resource
     import time
 
@@ -106,7 +106,7 @@ def measure(name: str, config: dict[str, Any]) -> None:
 
 
 def measure_releases(name: str, config: dict[str, Any]) -> None:
-    """Predict one model for every release, joined and then one by one in the same process, and print a row."""
+    """Predict one model for all releases in one call, then for each of them, and print a row with both times."""
     import time
 
     from mpsprobe.knowledge import ops
@@ -147,7 +147,7 @@ def _of_transformers(name: str, config: dict[str, Any]) -> Adapter:
 
 
 def _alpamayo() -> Adapter:
-    """Return the target at its published size, after importing what its code imports and making its folder."""
+    """Return Alpamayo at its published size; its imports and its folder are made before, so that they are not timed."""
     from mpsprobe.models import profile
     from mpsprobe.models.adapter import Weights
     from mpsprobe.models.alpamayo import published, repository
@@ -161,7 +161,7 @@ def _alpamayo() -> Adapter:
 
 
 def main() -> None:
-    """Start one child for each model, so that each has its own peak memory."""
+    """Start a child for each model, so that each has its own peak memory; measure in this process if it is one."""
     every = "--releases" in sys.argv
     arguments = [one for one in sys.argv[1:] if one != "--releases"]
     if len(arguments) == 2:

@@ -1,4 +1,4 @@
-"""Record the general list of op uses that ships: the ops that transformers and diffusion models call on a Mac.
+"""Record the list of op uses that mpsprobe ships: the ops that transformers and diffusion models call on a Mac.
 
     python tools/record_core_ops.py [--output src/mpsprobe/ops/core.json]
 
@@ -50,7 +50,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def decoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """Yield text generation: a prompt and a few steps with a cache, greedy and sampled."""
+    """Yield name, model and workload of each decoder: greedy and sampled generation of a few tokens with a cache."""
     tokens = torch.arange(3, 19)[None]
     for name, extra in _DECODERS.items():
         config = getattr(transformers, f"{name}Config")(**_TEXT, **extra)
@@ -68,7 +68,7 @@ def decoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
 
 
 def encoders() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """Yield text, image and speech encoders, and one encoder-decoder."""
+    """Yield name, model and workload of text, image and speech models: a forward pass of each."""
     tokens = torch.arange(3, 19)[None]
     library: Any = transformers  # its constructors are untyped
     bert = library.BertModel(library.BertConfig(**_TEXT))
@@ -116,7 +116,7 @@ class DiffusionBlocks(nn.Module):
         self.out = nn.Conv2d(64, 4, 3, padding=1)
 
     def forward(self, x: torch.Tensor, step: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Return the noise to remove, for noise, its step and a text."""
+        """Return the predicted noise, `[n, 4, h, w]` as `x`, for a step `[n]` and a text `[n, words, 48]`."""
         rates = torch.exp(-torch.arange(16, device=x.device, dtype=torch.float32) / 16 * 9.2)
         angles = step[:, None].float() * rates
         time = self.time(torch.cat([angles.cos(), angles.sin()], -1).to(x.dtype))
@@ -140,7 +140,7 @@ class DiffusionBlocks(nn.Module):
 
 
 def diffusion() -> Iterator[tuple[str, Any, Callable[[Any], Any]]]:
-    """Yield one model, run as in a sampler: guidance, noise from a generator, clamping."""
+    """Yield name, model and workload of the diffusion blocks: two steps of a sampler with guidance and noise."""
 
     def run(model: Any) -> Any:
         first = next(model.parameters())

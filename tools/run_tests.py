@@ -49,7 +49,7 @@ def _is_marked(path: Path) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run all tests, those with a process of their own one by one; return 1 when any failed."""
+    """Run all tests, the marked files one by one beside the shared workers; return 1 when any failed."""
     own = [str(path.relative_to(ROOT)) for path in alone()]
     waiting = deque(sorted(own, key=lambda path: _LONGEST.index(path) if path in _LONGEST else len(_LONGEST)))
     # In the order of collection: the command line's files, which are few tests that take long, come first.
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _drain(waiting: deque[str], arguments: Sequence[str], codes: dict[str, int]) -> None:
-    """Run the files that wait, one at a time, and print the output of each when it ends."""
+    """Run the waiting files one at a time, print the output of each when it ends, and store its exit code."""
     while True:
         try:
             path = waiting.popleft()

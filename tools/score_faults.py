@@ -2,11 +2,11 @@
 
     python tools/score_faults.py FAULTS.jsonl [USES.toml]
 
-USES.toml (`tools/data/fault_uses.toml` unless another is given) states for a row (by its id) what a run would have
-seen: an op use in the words of an advisory's example, or the text that the user saw. A row is covered strictly when an
-advisory with the row's symptom is met by that use in its stated range, or the text is explained without a generic
-answer; leniently when the range is one that the advisory's sources leave open. Rows that the file does not state count
-as missed.
+USES.toml (`tools/data/fault_uses.toml` unless another is given) states for a row (by its id) what mpsprobe would be
+given: an op use in the notation of an advisory's example, or the text that the user saw. A row is covered strictly
+when an advisory with the row's symptom is met by that use in its stated range, or the text is explained without a
+generic answer; leniently when the range is one that the advisory's sources leave open. Rows that the file does not
+state count as missed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _USES = Path(__file__).parent / "data" / "fault_uses.toml"
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """A fault of the blind sample, as its row describes it."""
+    """A fault of the blind sample: the id of its row, and its symptom as in `Symptom`."""
 
     id: str
     symptom: str
 
 
 class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What mpsprobe is shown of a row: an op use, or a text."""
+    """The input that mpsprobe is given for a row: an op use, or the text that the user saw."""
 
     use: Example | None = None
     text: str = ""
@@ -46,7 +46,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def grade(fault: Fault, seen: Seen | None) -> str:
-    """Return `strict`, `lenient` or `missed`."""
+    """Return how a fault is covered, as the module defines it: `strict`, `lenient` or `missed`."""
     if seen is None:
         return "missed"
     if seen.text and any(not by_id(found.message).generic for found in explain(seen.text).findings):

@@ -1,12 +1,12 @@
-"""How much of what users reported would mpsprobe have said? And does it contradict what works?
+"""Score how many reported failures mpsprobe would have foreseen or explained, and what it wrongly refuses.
 
     python tools/score_reports.py REPORTS.jsonl --positives POSITIVES.jsonl [--list]
 
 Two questions, kept apart (docs/scores.md says what counts):
 
-* foreseen: from the facts that were known before the run alone (torch, macOS, chip, ops, dtypes): an op verdict, a
-  dtype rule, an advisory or an environment rule that names the op or the condition, and tells of the kind of failure
-  that came. `certain`, or `possible` where a fact was not stated (shapes never are).
+* foreseen: from only the facts that were known before the run (torch, macOS, chip, ops, dtypes), there is an op
+  verdict, a dtype rule, an advisory or an environment rule that names the op or the condition and predicts the kind
+  of failure that occurred. `certain`, or `possible` where a fact was not stated (shapes never are).
 * explained: `mpsprobe explain` on the error line, with a cause that fits the class; a generic answer does not count.
 """
 
@@ -31,7 +31,7 @@ from mpsprobe.run import OpVerdict
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One failure, as read in a public thread; a field is None where the thread does not state it."""
+    """A failure that was reported in a public thread; a field is None where the thread does not state it."""
 
     id: str
     url: str
@@ -68,7 +68,7 @@ class Foresight(msgspec.Struct, frozen=True):
         channel: `op verdict`, `dtype rule`, `advisory` or `environment`.
         what: The op, dtype, advisory or rule.
         certain: False when a decisive fact was not stated.
-        same_thread: Whether it is an advisory that was read in the very thread of the report.
+        same_thread: Whether it is an advisory that has the thread of the report among its sources.
     """
 
     channel: str
@@ -127,7 +127,7 @@ _CAUSES_OF_CLASS = {
 
 
 def main_torch(report: Report) -> tuple[str | None, bool]:
-    """Return the minor release to judge by, and whether it is assumed from the date."""
+    """Return the minor release to judge by (None without data), and whether the report does not state it."""
     stated = report.torch_resolved or _leading_version(report.torch)
     if stated is not None:
         try:
@@ -150,7 +150,7 @@ def _macos(text: str | None) -> str | None:
 
 
 def foresee(report: Report) -> list[Foresight]:
-    """Return all that mpsprobe could say, from the facts before the run, about the kind of failure that occurred."""
+    """Return what mpsprobe would have said before the run about the kind of failure that occurred."""
     torch, assumed = main_torch(report)
     found = [*_by_environment(report, torch)]
     if torch is not None:
@@ -163,7 +163,7 @@ def foresee(report: Report) -> list[Foresight]:
 
 
 def _by_any_release(report: Report) -> Iterator[Foresight]:
-    """Yield, for a report without a release and a date, what applies to some releases, with the one that ends it."""
+    """Yield, for a report with neither release nor date, what would be said for older releases."""
     for name in _names(report):
         history = op_history(name) if report.failure_class == "unimplemented_op" else None
         if history is not None and not history.oldest:
@@ -176,7 +176,7 @@ def _by_any_release(report: Report) -> Iterator[Foresight]:
 
 
 def _names(report: Report) -> Iterator[str]:
-    """Yield the op names without remarks in brackets."""
+    """Yield the names of a report's ops, without remarks in parentheses."""
     for op in report.ops:
         yield op.partition(" (")[0].strip()
 
@@ -194,7 +194,7 @@ def _by_ops(report: Report, torch: str, assumed: bool) -> Iterator[Foresight]:
 
 
 def _verdicts(name: str, torch: str) -> set[OpVerdict]:
-    """Return the verdicts of the overloads that a name covers."""
+    """Return the known verdicts of the overloads that a name covers, without the fallback variable; empty for none."""
     try:
         overloads = ops.normalise(name)
     except UsageError:
@@ -280,7 +280,7 @@ def _by_environment(report: Report, torch: str | None) -> Iterator[Foresight]:
 
 
 def explained(report: Report) -> str:
-    """Return the id of the message that explains the error line; "" when only a generic one or none does."""
+    """Return the id of the message that explains the error line with a fitting cause; "" when none does."""
     if not report.error_first_line:
         return ""
     wanted = _CAUSES_OF_CLASS.get(report.failure_class)
@@ -291,7 +291,7 @@ def explained(report: Report) -> str:
 
 
 def judge(positive: Positive) -> tuple[str, str]:
-    """Return `agrees`, `contradicted` or `not checkable`, and the reason."""
+    """Return whether mpsprobe's data agrees with a statement (`agrees`, `contradicted`, `not checkable`), and why."""
     torch = positive.since_torch or positive.tested_torch
     if positive.kind in {"op", "dtype"} and torch and _is_release(torch):
         return _judge_op(positive, ops.resolve_release(torch))

@@ -1,15 +1,16 @@
-"""Twenty models and their training steps: predicted at full size, emulated at a small one.
+"""Predict the training steps of twenty-two models at full size, and emulate them at a small one.
 
     python tools/training_models.py run [--only NAME] [--again]
     python tools/training_models.py table
 
-`run` adds what is missing or failed to docs/training_models.json, a model and a way of training at a time, each in a
-process of its own. `table` writes it into docs/training.md. Weights are random and made at run time; sizes and their
-sources are those of tools/campaign_targets.toml. A row is made of three recordings:
+`run` computes the results that are missing or failed, each in a process of its own, and adds them to
+docs/training_models.json. `table` writes the table into docs/training.md. Weights are random and made at run time;
+sizes and their sources are those of tools/campaign_targets.toml. A row is made of three recordings:
 
 - at full size, for the newest release: parameters, memory and the time of a step, on `MAC`;
 - at a small size, for every torch release: what is not native there. A small model calls the same ops as a large one;
-- at that size with real values on the virtual device: every check of the training stage but that of worker processes.
+- at a small size with real values on the virtual device: every check of the training stage except that of worker
+  processes.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ _IMAGE = {"batch": 16}
 
 @dataclass(frozen=True)
 class Row:
-    """A public model that is trained in the campaign.
+    """A model whose training steps are predicted and emulated, with its sizes and workloads.
 
     Attributes:
         name: The name in campaign_targets.toml, or that in the table for a model that is not there.
         workload: The fields of `Settings` at full size.
         model: The argument MODEL of `mpsprobe`, for a model that is not in campaign_targets.toml.
-        config: The config of such a class at full size; `small` has the differences at a small size.
+        config: The config at full size of a class that `model` names; `small` has the differences at a small size.
         small: The values that differ at a small size, in addition to `_SMALL`.
         small_workload: The fields of `Settings` at a small size.
         dtype: The dtype of the weights for LoRA; full training keeps them in float32.
@@ -152,7 +153,7 @@ ROWS = (
 
 
 def settings_of(row: Row, way: str, folder: Path, *, small: bool) -> Any:
-    """Return the options of a row, and write what they name into the folder."""
+    """Return the options for training a row's model in one way, and write the config that they name into `folder`."""
     from mpsprobe.options import Settings
 
     dtype = "float32" if way == "full" else row.dtype
@@ -184,7 +185,7 @@ def settings_of(row: Row, way: str, folder: Path, *, small: bool) -> Any:
 
 
 def full_size(row: Row, way: str, folder: Path) -> dict[str, Any]:
-    """Return parameters, memory and the time of a step, on `MAC` with `RELEASE`."""
+    """Return parameters, memory and the time of a step at full size, predicted for `MAC` with `RELEASE`."""
     from mpsprobe.forecast.memory import judge
     from mpsprobe.knowledge import chips
     from mpsprobe.prediction import command
@@ -219,7 +220,7 @@ def full_size(row: Row, way: str, folder: Path) -> dict[str, Any]:
 
 
 def releases(row: Row, way: str, folder: Path) -> dict[str, Any]:
-    """Return the ops that are not native on each torch release."""
+    """Return by torch release the ops of a small model's training step that are not native, and the findings."""
     from mpsprobe.prediction import command
 
     settings = settings_of(row, way, folder, small=True).replace(torch=RELEASE)
@@ -269,7 +270,7 @@ _PARTS = {"predicted": full_size, "releases": releases, "emulated": emulated}
 
 
 def run(only: list[str], again: bool) -> None:
-    """Compute the results that are missing, and add them to the file."""
+    """Compute the results that are missing or failed (all with `again`), and add each to the file at once."""
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     warnings.simplefilter("ignore")
     import diffusers  # noqa: F401  (shared by all forks)
@@ -365,7 +366,7 @@ def _seconds(found: list[float | None] | None) -> str:
 
 
 def _native(found: dict[str, Any]) -> str:
-    """Return the releases that are fully native, and the obstacles on the newest one that is not."""
+    """Return the releases on which a step is fully native, and the reason on the newest one on which it is not."""
     if "error" in found or not found:
         return str(found.get("error", "not run"))
     rows = found["releases"]
@@ -406,7 +407,7 @@ def _stage(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Parse the command line, and add missing results or draw the table."""
+    """Add missing results or draw the table, as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,7 +3,7 @@
     python -m pytest tests/device/virtual/test_zoo.py tests/device/virtual/test_diffusers.py --junitxml zoo.xml
     python tools/zoo_figures.py zoo.xml
 
-prints one row for each model: CPU seconds of one use on the CPU, emulated and predicted, and how the engines agree.
+print one row for each model: CPU seconds of one call on the CPU, emulated and predicted, and how the engines agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COLUMNS = ("cpu s", "emulate s", "predict s", "ops", "ops differ by", "assumpti
 
 
 def rows(report: Path) -> list[tuple[str, dict[str, float]]]:
-    """Return (model, its figures) for each test that recorded figures."""
+    """Return the name of the model and its figures by name, for each test of a report that recorded figures."""
     found = []
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
         figures = {one.get("name", ""): float(one.get("value", "nan")) for one in case.iter("property")}

@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 class _Source(msgspec.Struct):
-    """The part of a release file that states its source, whatever the schema of the rest."""
+    """The part of a release file that states its wheel; it can be read whatever the schema of the rest."""
 
     wheel: Wheel
 

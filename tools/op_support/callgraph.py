@@ -52,7 +52,7 @@ _WIDTH = 4000
 
 @dataclass
 class Reach:
-    """The structure names of ops (`add_Tensor`) and the messages that a kernel can reach."""
+    """The ops, by their structure names (`add_Tensor`), and the messages that a kernel can reach."""
 
     ops: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
@@ -60,7 +60,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class _Local:
-    """What one function of the graph calls itself."""
+    """The ops, the messages and the start addresses of functions that one function refers to directly."""
 
     ops: frozenset[str]
     texts: frozenset[str]
@@ -68,7 +68,7 @@ class _Local:
 
 
 class CallGraph:
-    """The parts of the library that make up the kernels of ATen ops."""
+    """The functions of the library that kernels of ATen ops consist of, with what each calls."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -87,7 +87,7 @@ class CallGraph:
         self._running: set[int] = set()
 
     def reach(self, kernel: int) -> Reach:
-        """Return everything on some path below a kernel."""
+        """Return the ops and messages on any path below a kernel, within the bounds `_DEPTH` and `_WIDTH`."""
         start = self._code.start_of(kernel)
         depths = {start: 0}
         queue = deque([start])
@@ -106,7 +106,7 @@ class CallGraph:
         return found
 
     def always(self, kernel: int) -> frozenset[str]:
-        """Return the ops that are called on every path on which a kernel returns."""
+        """Return the ops that are called on every path on which a kernel returns; empty when it never returns."""
         return self._always_of(self._code.start_of(kernel)) or frozenset()
 
     def _always_of(self, start: int) -> frozenset[str] | None:
@@ -122,7 +122,7 @@ class CallGraph:
         return result
 
     def _flow(self, function: Function) -> frozenset[str] | None:
-        """Return the ops that a function certainly calls: on every path to every exit, by forward data flow."""
+        """Return the ops called on every path to an exit of a function, by forward data flow; None without an exit."""
         at_start: dict[int, frozenset[str]] = {function.start: frozenset()}
         pending = deque([function.start])
         exits: dict[int, list[frozenset[str]]] = {}

@@ -2,9 +2,10 @@
 
     PYTHONPATH=src:tools python -m op_support.check_texts --wheels FOLDER
 
-writes `src/mpsprobe/knowledge/data/check_texts.json`. `TORCH_CHECK` hands its file, its function and its text to one
-function of c10, so the machine code of a check refers to all three: texts near a reference to a file below `mps/` are
-the texts of that check. A text that code outside the MPS sources refers to as well is a check of every device.
+writes `src/mpsprobe/knowledge/data/check_texts.json`. `TORCH_CHECK` passes its file, its function and its text to
+one function of c10, so the machine code of a check refers to all three: texts near a reference to a file below
+`mps/` are the texts of that check. A text to which code outside the MPS sources refers as well belongs to a check
+of every device.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _WORDS = re.compile(r"[A-Za-z][\w']+")
 
 @dataclass
 class _Found:
-    """One message: the files and functions that refer to it, and whether others do."""
+    """A message: the MPS files and functions that refer to it, and whether code outside the MPS sources does."""
 
     files: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
@@ -55,7 +56,7 @@ class _Found:
 
 
 def read(image: Image) -> dict[str, _Found]:
-    """Return the texts of checks in MPS sources, by text."""
+    """Return the messages of checks in a library's MPS sources, with the files and functions that refer to each."""
     places, targets = _references(image)
     strings = {int(address): _string(image, int(address)) for address in np.unique(targets)}
     files = {at: text for at, text in strings.items() if text and _FILE.search(text)}
@@ -93,12 +94,12 @@ def read(image: Image) -> dict[str, _Found]:
 
 
 def is_message(text: str) -> bool:
-    """Return whether a string is long and specific enough to be distinguished from other texts."""
+    """Return whether a string is a message: 18 characters, three words, and no name, format or log."""
     return len(text) >= 18 and len(_WORDS.findall(text)) >= 3 and not _NO_MESSAGE.search(text)
 
 
 def _references(image: Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return (instruction number, address) of each `adrp` and `add` pair that makes the address of a string."""
+    """Return, in order, instruction numbers and addresses of the `adrp` and `add` pairs that address strings."""
     code = _code(image)
     sections = _strings(image)
     adrp = np.nonzero((code & 0x9F000000) == 0x90000000)[0]
@@ -134,7 +135,7 @@ def _strings(image: Image) -> list[Section]:
 
 
 def _string(image: Image, address: int) -> str | None:
-    """Return the string that *begins* at `address`."""
+    """Return the string that begins at `address`; None where none begins."""
     start = image.offset(address)
     return image.c_string(address, 1500) if start and image.data[start - 1] == 0 else None
 
@@ -173,7 +174,7 @@ def _op_names() -> frozenset[str]:
 
 
 def merge(by_release: dict[str, dict[str, _Found]]) -> Iterator[CheckText]:
-    """Join the messages of all releases, ordered by file and text."""
+    """Yield each message with the releases, ops and devices that have it, ordered by file and text."""
     order = list(by_release)
     texts = sorted({text for found in by_release.values() for text in found})
     mangled = sorted({f for found in by_release.values() for one in found.values() for f in one.functions})

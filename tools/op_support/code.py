@@ -1,4 +1,4 @@
-"""Functions of the library as control-flow graphs: their calls, their references, and the flow of control.
+"""Decode the library's functions as control-flow graphs, with their calls and references.
 
 Only the arm64 instructions that this needs are decoded: branches, calls, returns, and the address arithmetic
 (`adrp` with `add` or `ldr`) that the compiler emits for strings, variables and imports.
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Block:
-    """Instructions that run one after the other, up to a branch.
+    """Successive instructions of a function that end at a branch, or where another block begins.
 
     Attributes:
         calls: The called addresses, in order; None where a register holds the address.
         next: The start addresses of the blocks that may follow inside the function.
         exits: Whether control may leave the function at the end, by `ret` or through an unknown register.
-        tail: The addresses of functions in which it ends by a jump (they return for it).
+        tail: The addresses outside the function to which it jumps: tail calls, which return for it.
     """
 
     calls: list[int | None] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Code:
         return block
 
     def _references(self, words: list[int], start: int) -> list[int]:
-        """Return addresses made by `adrp` and an `add` (the address itself) or an `ldr` (the pointer there)."""
+        """Return the addresses that `adrp` makes with `add` (the address) or `ldr` (the pointer stored there)."""
         pages: dict[int, int] = {}
         found: dict[int, None] = {}
         for i, word in enumerate(words):
@@ -184,7 +184,7 @@ def _signed(value: int, bits: int) -> int:
 
 
 def _writes_destination(word: int) -> bool:
-    """Return whether the lowest five bits name a register that is overwritten: not in branches and stores."""
+    """Return whether an instruction overwrites the register in its lowest five bits; branches and stores do not."""
     group = word >> 25 & 15
     if group in {0b1010, 0b1011}:
         return False

@@ -91,7 +91,7 @@ class Machine:
         handler: Handler | None = None,
         limit: int = 20_000_000,
     ) -> int | None:
-        """Run the function at `address` of the image; return None when it did not return.
+        """Run the function at `address` of the image; return the value of x0, or None when it did not return.
 
         It may not return because a handler raised `Stop`, because it ran past `limit` instructions, or because it
         accessed memory that only the real C++ runtime would have set up.
@@ -131,7 +131,7 @@ class Machine:
         self._uc.mem_write(address, data)
 
     def c_string(self, address: int) -> str | None:
-        """Return the zero-terminated string at an address of the machine, up to 299 characters."""
+        """Return the zero-terminated string of up to 299 bytes at an address of the machine; None for none."""
         try:
             raw = self.read(address, 300)
         except unicorn.UcError:

@@ -45,7 +45,11 @@ class Section:
 
 
 class Image:
-    """An arm64 dynamic library, mapped at its preferred address 0."""
+    """An arm64 dynamic library (Mach-O), mapped at its preferred address 0.
+
+    Raises:
+        ValueError: The file is not a 64-bit Mach-O file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -137,7 +141,7 @@ class Image:
 
     @cached_property
     def fixups(self) -> tuple[dict[int, str], dict[int, int]]:
-        """Return what the dynamic loader writes: imported symbols by address, and addresses in the image by address.
+        """Return the pointers that the dynamic loader writes: by their address, imported symbols and own addresses.
 
         Raises:
             ValueError: The library cannot be read by lief.
@@ -176,7 +180,7 @@ class Image:
         return None
 
     def c_string(self, address: int, limit: int = 400) -> str | None:
-        """Return the zero-terminated ASCII string at `address`; None when there is none."""
+        """Return the zero-terminated ASCII string of less than `limit` bytes at `address`; None when there is none."""
         start = self.offset(address)
         if start is None:
             return None
@@ -189,7 +193,7 @@ class Image:
             return None
 
     def symbol_before(self, address: int) -> tuple[str, int] | None:
-        """Return (name, address) of the symbol that contains `address`; None for none."""
+        """Return name and address of the last symbol at or before `address`; None when there is none."""
         index = bisect.bisect_right(self.addresses, address) - 1
         return (self.names[index], self.addresses[index]) if index >= 0 else None
 

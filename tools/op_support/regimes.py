@@ -3,7 +3,7 @@
     python -m op_support.regimes --wheels DIR 2.1 2.2 ... 2.15
 
 This is read in the machine code of the macOS wheels, as the op table is: calls are followed from the function that
-the library registers for an op, to see which of three ways to the GPU they reach:
+the library registers for an op, to see which of these three ways to the GPU they reach:
 
 - `at::native::mps::runMPSGraph`: a graph, which the host has to look up, feed and encode;
 - `MetalShaderLibrary` (or `dispatchThreads` itself, or a `DispatchStub`: PyTorch registers those for MPS only with
@@ -49,7 +49,7 @@ _DEPTH, _WIDTH = 9, 3000
 
 
 def _way(name: str) -> str:
-    """Return the letter of a way to the GPU that a function of this name is; `""` for another function."""
+    """Return the letter of the way to the GPU (`G`, `M` or `K`) that a function's name shows; `""` for none."""
     if "11runMPSGraph" in name:
         return "G"
     if "DispatchStub" in name or "MetalKernelFunction" in name or "objc_msgSend$dispatchThread" in name:
@@ -60,7 +60,7 @@ def _way(name: str) -> str:
 
 
 def ways(graph: CallGraph, kernel: int) -> set[str]:
-    """Return a letter for each of Apple's interfaces that is used below a kernel."""
+    """Return the letters of the ways to the GPU that a kernel reaches: `G` (MPSGraph), `M` (Metal), `K` (matrix)."""
     start = graph._code.start_of(kernel)
     depths, queue, found = {start: 0}, deque([start]), set[str]()
     while queue:
@@ -77,14 +77,14 @@ def ways(graph: CallGraph, kernel: int) -> set[str]:
 
 
 def letter(found: set[str]) -> str:
-    """Return the regime of an op from its ways to the GPU."""
+    """Return the letter of an op's `Regime` (`M`, `G`, `B`, `K` or `o`) for the ways to the GPU that it reaches."""
     if "G" in found:
         return "G" if found == {"G"} else "B"
     return "M" if "M" in found else "K" if "K" in found else "o"
 
 
 def of_wheel(path: Path, root: Path) -> dict[str, str]:
-    """Return the regime of every op with its own MPS kernel."""
+    """Return the letter of the regime of every op with its own MPS kernel; the wheel is unpacked below `root`."""
     unpacked = wheel.unpack(path, root)
     image = Image(root / wheel.LIBRARY)
     registrations = read_registrations(Machine(image))

@@ -1,4 +1,4 @@
-"""One kernel in PyTorch's dispatcher."""
+"""The registration of a kernel with PyTorch's dispatcher, and the dispatch keys that matter here."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def build(wheel: Unpacked) -> ReleaseFile:
     """Return the contents of a release file, read from one unpacked wheel.
 
     Raises:
-        RuntimeError: The wheel is not as this tool expects; nothing is guessed.
+        RuntimeError: The wheel is not as this tool expects, so that the facts would have to be guessed.
     """
     image = Image(wheel.root / LIBRARY)
     machine = Machine(image)
@@ -83,7 +83,7 @@ def _compare_with_yaml(registrations: Iterable[Registration], parsed: schemas.Sc
 def _blockers(
     kernels: Mapping[str, Dispatch], registrations: Iterable[Registration], graph: CallGraph
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Return the missing ops into which each composite always runs, and those into which it may run."""
+    """Return the missing ops that each composite certainly calls, and those that it calls on some path."""
     by_structure = {_structure(op): op for op in kernels}
     always: dict[str, list[str]] = {}
     sometimes: dict[str, list[str]] = {}
@@ -114,7 +114,7 @@ def _blockers(
 def _closed(
     possible: Mapping[str, frozenset[str]], always: Mapping[str, Iterable[str]]
 ) -> dict[str, list[str]]:
-    """Return `possible`, extended by the failures of the ops that each op always calls, without those that cannot."""
+    """Return `possible` extended by that of the ops that each op always calls; ops without any are left out."""
     found = dict(possible)
     changed = True
     while changed:

@@ -26,7 +26,7 @@ MISSING = frozenset({Kernel.NONE, Kernel.NONE_NO_CPU, Kernel.NONE_VIEW})
 
 @dataclass(frozen=True)
 class Dispatch:
-    """The dispatcher's result for one op: the kind of kernel, and its code where that is known."""
+    """The dispatcher's result for one op: the kind of kernel, and the address of its code (None when unknown)."""
 
     kernel: Kernel
     address: int | None = None
@@ -94,7 +94,7 @@ class Blockers:
         self._known: dict[str, frozenset[str]] = {}
 
     def of(self, op: str) -> frozenset[str]:
-        """Return the missing ops that `op` runs into: itself when it is missing, else through what it calls."""
+        """Return the missing ops that stop `op`: itself when it is missing, else the first ones below what it calls."""
         if op not in self._known:
             self._known[op] = frozenset()  # a cycle adds nothing
             self._known[op] = self._find(op)

@@ -1,7 +1,7 @@
 """Find the dtypes that the backend accepts, by running its own conversion function for each dtype.
 
 An MPS kernel calls `at::native::mps::getMPSDataType(ScalarType)` before it uses a tensor. It throws for a dtype
-that Metal lacks, and in the releases of 2023 to 2025 for some dtypes on an older macOS.
+that Metal lacks, and, in the releases of 2023 to 2025, for some dtypes on an older macOS.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Schemas:
 
 
 def read(root: Path) -> Schemas:
-    """Expand the yaml file of the wheel unpacked at `root`."""
+    """Return the names of ops that the code generator of the wheel unpacked at `root` makes of its yaml file."""
     done = subprocess.run(
         [sys.executable, "-c", _READ, str(root)],
         env={**os.environ, "PYTHONPATH": str(root)},

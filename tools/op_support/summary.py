@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "op-support.md"
 
 
 def releases_table() -> str:
-    """Return the number of ops by kind of support, and other changes, for each release."""
+    """Return the table of each release's wheel, macOS, number of ops by kind of support, dtypes and autocast ops."""
     columns = ["torch", "wheel", "macOS", "native", "composite", "of which blocked", "fallback", "missing"]
     columns += ["no CPU kernel", "view", "dtypes", "autocast"]
     rows = []
@@ -48,7 +48,7 @@ def releases_table() -> str:
 
 
 def unimplemented_table() -> str:
-    """Return the agreement with PyTorch's own list for each release that ships it."""
+    """Return the table of the agreement with PyTorch's own list, for each release that ships one."""
     rows = []
     for torch in ops.releases():
         if ops.release(torch).unimplemented:
@@ -64,7 +64,7 @@ def unimplemented_table() -> str:
 
 
 def explanations_list() -> str:
-    """Return every explanation with the tests that it concerns."""
+    """Return a list of every explanation with its tests, side and releases."""
     sides = {unimplemented.Side.PYTORCH: "only PyTorch", unimplemented.Side.OURS: "only our data"}
     explanations = toml.load(unimplemented.EXPLANATIONS, unimplemented.Explanations).explanation
     lines = []
@@ -80,7 +80,7 @@ def explanations_list() -> str:
 
 
 def fill(text: str) -> str:
-    """Return the document with new tables."""
+    """Return the document with new tables between its markers."""
     made = {
         "releases": releases_table,
         "unimplemented": unimplemented_table,

@@ -36,7 +36,7 @@ _SHOWN = 5
 
 
 class Table(msgspec.Struct, frozen=True):
-    """The independent table with which the release files are compared."""
+    """The independent table: full versions in order, and for each op a text with one letter a version."""
 
     versions: list[str]
     cells: dict[str, str]
@@ -52,7 +52,7 @@ def cell(support: ops.OpSupport) -> str:
 
 
 def compare(table: Table, torch: str) -> tuple[int, dict[tuple[str, str], list[str]]]:
-    """Return the number of ops that agree in one release, and the others by (the table's word, this data's word)."""
+    """Return the number of ops that agree in one release, and the others by the pair of the table's and our word."""
     column = [ops.resolve_release(version) for version in table.versions].index(torch)
     release = ops.release(torch)
     names = {f"aten::{op}" for op in table.cells} | {op for op in release.names if op.startswith("aten::")}

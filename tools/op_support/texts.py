@@ -1,4 +1,4 @@
-"""Recognise restriction messages among the strings that a kernel can reach, and facts that only strings hold."""
+"""Recognise messages about restrictions among a kernel's strings, and read the macOS versions that strings state."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _DTYPE_MACOS = re.compile(rb"MPS (?:BFloat16 is|complex types are) only supporte
 
 
 def restriction(text: str) -> str | None:
-    """Return the message without surrounding blanks; None for a text that does not restrict a kernel."""
+    """Return a message about a restriction, without surrounding blanks; None for any other text."""
     if len(text) in _LENGTH and _RESTRICTS.search(text) and not _UNRELATED.search(text):
         return text.strip()
     return None
 
 
 def minimum_macos(library: bytes) -> str:
-    """Return the oldest macOS with MPS, from the error that `torch.device("mps")` raises on an older one."""
+    """Return the oldest macOS with MPS (`"14.0"`), as the library's error message for older ones states it."""
     return _only(_MINIMUM_MACOS.findall(library), "the minimum macOS")
 
 
 def macos_of_newer_dtypes(library: bytes) -> str:
-    """Return the oldest macOS for bfloat16 and complex tensors in releases that run on older ones."""
+    """Return the oldest macOS for bfloat16 and complex tensors (`"14.0"`), as the library's error messages state it."""
     return f"{_only(_DTYPE_MACOS.findall(library), 'the macOS of bfloat16 and complex types')}.0"
 
 

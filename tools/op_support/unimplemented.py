@@ -4,8 +4,8 @@
 to fail on MPS in every dtype with this data on the ops that those tests run. Each disagreement must be explained in
 `unimplemented.toml`; an unexplained one makes the command end with 1.
 
-For an OpInfo this data says: when the ATen op of its name has a kernel on MPS, or certainly runs into a missing op,
-that decides; otherwise the ops that its samples run on a CPU (`data/ops/opinfo.json`) do.
+What this data says of an OpInfo is decided by the ATen op of its name, if that has a kernel on MPS or certainly
+calls a missing op, else by the ops that its samples run on a CPU (`data/ops/opinfo.json`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Explanations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One OpInfo in one release; `ours` holds the missing ops in this data, if any."""
+    """An OpInfo on which the sources disagree in one release; `ours` holds the ops that this data calls missing."""
 
     torch: str
     name: str
@@ -83,7 +83,7 @@ class Disagreement:
 
 @functools.cache
 def compare(torch: str) -> tuple[int, list[Disagreement]]:
-    """Return for one release the number of OpInfos on which both agree, and the disagreements."""
+    """Return the number of OpInfos on which both sources agree in a release, and the disagreements."""
     listed = ops.release(torch).unimplemented
     agree = 0
     differ = []
@@ -109,7 +109,7 @@ def _overloads(torch: str) -> Mapping[str, list[str]]:
 
 
 def _missing(name: str, called: Iterable[str], torch: str) -> tuple[set[str], set[str]]:
-    """Return the missing ops that an OpInfo runs into by this data: those for certain, and those on some path."""
+    """Return the missing ops that an OpInfo calls by this data: those that it certainly calls, and possible ones."""
     release = ops.release(torch)
     own = _pasted.python_name(f"torch.{name}")
     functional = [op for op in _overloads(torch).get(own or "", ()) if not op.endswith("out")]

@@ -61,7 +61,7 @@ def fetch(requirement: str, folder: Path) -> Path:
 
 
 def unpack(wheel: Path, root: Path) -> Unpacked:
-    """Read `wheel`, and unpack the needed files below `root`."""
+    """Unpack the needed files of a wheel below `root`, and return its facts."""
     digest = hashlib.sha256()
     with wheel.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -93,7 +93,7 @@ def _assigned(source: str, name: str) -> str:
 
 
 def python_kernels(source: bytes) -> set[str]:
-    """Return the ops that a Python file registers under the MPS key through `torch.library.Library`.
+    """Return the qualified names of ops that a Python file registers under MPS through `torch.library.Library`.
 
     Both spellings count: `lib.impl(op, f, "MPS")`, and `impl(op, f)` of a `Library("aten", "IMPL", "MPS")`.
     """

@@ -10,7 +10,7 @@ _LIST = "UNIMPLEMENTED_XFAILLIST"
 
 
 def unimplemented(root: Path) -> dict[str, list[str] | None]:
-    """Return the dtypes that fail (None for all) by OpInfo name with variant; empty for wheels without the file.
+    """Return by OpInfo name with variant the dtypes that fail, None for all; empty for wheels without the file.
 
     Entries that apply only to older systems are left out.
 
