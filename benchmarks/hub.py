@@ -122,7 +122,7 @@ def write_model(folder: Path, gigabytes: float) -> None:
 
 
 def serve(folder: Path) -> tuple[str, ThreadingHTTPServer]:
-    """Start a server on localhost that has a folder as the repository org/model; return its address and itself."""
+    """Serve a folder as the repository org/model on localhost; return the server's URL and the server."""
     sums: dict[str, tuple[int, str]] = {}
     for path in folder.iterdir():
         with path.open("rb") as file:
