@@ -207,7 +207,7 @@ def tested(machine: Machine, site: Path, files: tuple[str, ...]) -> str:
 
 
 def here_and_there(machine: Machine, site: Path, module: str, *arguments: str) -> tuple[Any, Any] | None:
-    """Run a module with this Python and on the arm64 machine, and return both outputs; None where one is no JSON."""
+    """Run a module with this Python and on the arm64 machine; return the JSON of both, None where one prints none."""
     command = ["-m", module, *arguments]
     here = subprocess.run(
         [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True, check=True,

@@ -8,7 +8,7 @@ free, parity with a float32 reference on the CPU is checked too. Steps run one a
 of its own:
 
     build     config, tokenizer and random weights, as safetensors files of at most 5 GB
-    plain     load and sample with the package alone, as its own example does
+    plain     load and sample with only the package, as its own example does
     suite     the six phases of mpsprobe over the same folder
     baseline  mpsprobe baseline, of a forward pass
 

@@ -153,7 +153,7 @@ def dependencies() -> list[str]:
 
 
 def pins() -> dict[str, Requirement]:
-    """Return the version that constraints.txt pins for each package, by canonical name."""
+    """Return the requirement with which constraints.txt pins each package, by canonical name."""
     lines = (_ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     stripped = [line.split("#")[0].strip() for line in lines]
     return {str(canonicalize_name(one.name)): one for one in map(Requirement, filter(None, stripped))}

@@ -319,7 +319,7 @@ def run(names: list[str]) -> None:
 
 
 def table() -> str:
-    """Return the part of the page that the results determine."""
+    """Return the tables of docs/coverage.md on model types, for each transformers release in the results."""
     rows = stored()
     parts = []
     for version in sorted({row["transformers"] for row in rows}):

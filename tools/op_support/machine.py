@@ -123,11 +123,11 @@ class Machine:
         return int(self._uc.reg_read(arm.UC_ARM64_REG_X0 + number))
 
     def read(self, address: int, size: int) -> bytes:
-        """Return memory at an address of the machine."""
+        """Return `size` bytes of memory from an address of the machine on."""
         return bytes(self._uc.mem_read(address, size))
 
     def write(self, address: int, data: bytes) -> None:
-        """Write memory at an address of the machine."""
+        """Write bytes to memory from an address of the machine on."""
         self._uc.mem_write(address, data)
 
     def c_string(self, address: int) -> str | None:

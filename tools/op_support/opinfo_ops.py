@@ -1,4 +1,4 @@
-"""Which ATen ops PyTorch's own operator tests (OpInfo) run, recorded on the CPU with the installed torch.
+"""Record which ATen ops PyTorch's own operator tests (OpInfo) run, on the CPU with the installed torch.
 
 `python -m op_support.opinfo_ops` writes `data/ops/opinfo.json`: OpInfo name, a colon, its variant -> the
 overloads that compute something in its samples (views and factories are left out). Needs torch and

@@ -35,5 +35,5 @@ class Registration:
 
 
 def wanted(key: str) -> bool:
-    """Return whether a dispatch key decides what an op does on an MPS tensor, or whether the CPU can take over."""
+    """Return whether kernels under a dispatch key decide what an op does on MPS, or if it can run on the CPU."""
     return key in _DECISIVE or "MPS" in key

@@ -1,4 +1,4 @@
-"""What the library registers with PyTorch's dispatcher, found by running its own registration functions.
+"""Read what the library registers with PyTorch's dispatcher, by running its own registration functions.
 
 `TORCH_LIBRARY_IMPL(aten, MPS, m) { m.impl("abs", f); ... }` compiles to a function
 `TORCH_LIBRARY_IMPL_init_aten_MPS_1(torch::Library&)` that makes one `CppFunction` for each kernel and passes

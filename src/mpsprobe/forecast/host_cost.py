@@ -401,7 +401,7 @@ def _recorded(small: SmallModel, device: Device) -> Calls:
 
 @contextmanager
 def _modules() -> Iterator[list[int]]:
-    """Count the calls of modules while the context lasts."""
+    """Count the calls of `nn.Module` while the context lasts, in the only item of the yielded list."""
     count, original = [0], nn.Module.__call__
 
     def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

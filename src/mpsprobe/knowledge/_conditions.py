@@ -42,7 +42,7 @@ class Mode(str, enum.Enum):
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A closed interval; a missing end is open."""
+    """A closed interval of numbers; there is no bound at an end that is None."""
 
     min: float | None = None
     max: float | None = None
@@ -88,14 +88,18 @@ class Dim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     grows: Growing | None = None
 
     def threshold(self, shape: tuple[int, ...]) -> Threshold | None:
-        """Return the smallest size at which such a tensor meets it; None when this one does, or none ever will."""
+        """Return the size that a tensor of this shape must reach to meet the lower bound `min`.
+
+        None when it already does, when the shape lacks the dimension, or when the condition states no `grows` or no
+        `min`.
+        """
         if self.grows is None or self.min is None or not -len(shape) <= self.index < len(shape):
             return None
         size = shape[self.index]
         return Threshold(self.min, size, self.grows) if size < self.min else None
 
     def holds(self, shape: tuple[int, ...]) -> bool:
-        """Return whether a tensor of this shape meets the condition."""
+        """Return whether a tensor of this shape meets the condition; one without the dimension does not."""
         if not -len(shape) <= self.index < len(shape):
             return False
         size = shape[self.index]

@@ -330,7 +330,7 @@ def ffmpeg_major(library: str, release: str) -> str:
 
 
 def wheel_advice(name: str) -> tuple[str, str]:
-    """Say for what a wheel was built, by its file name alone, and what to do on a Mac that refuses it.
+    """Return for which systems a wheel was built, judged by its file name, and what to do on a Mac that refuses it.
 
     Returns:
         The meaning and the fix; two empty texts where the name is not that of a wheel.

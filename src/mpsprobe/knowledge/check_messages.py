@@ -3,6 +3,7 @@
 The catalogue of `error_texts` says what a text is about and what was done about it. A check's text only shows
 whether every device has that check or only MPS, which op raises it and which releases have it: less, but for every
 check.
+
 Data: `data/check_texts.json`, written by `tools/op_support/check_texts.py` from the macOS wheels of each release.
 """
 

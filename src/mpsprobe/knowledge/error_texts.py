@@ -74,9 +74,10 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         fixed: The first torch release without it, where `texts` does not show that.
         ops: The ops that it is about, where the text does not name them.
         dtypes: The dtypes that it is about, where the text does not name them.
-        macos: The first macOS version in which it no longer occurs.
-        hides: The ids of less specific messages at the same place.
-        generic: Whether it is shown only where nothing else explains the place.
+        macos: The first macOS version in which it no longer occurs; empty when unknown.
+        hides: The ids of less specific messages, which are dropped where they are found within 400 characters of
+            this one.
+        generic: Whether it is shown only where no other message explains the place.
         links: The sources.
     """
 

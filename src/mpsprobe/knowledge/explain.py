@@ -74,9 +74,9 @@ class Explained(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         values: The other named parts: sizes, devices, ratios and so on.
         means: What happened.
         fix: What to do.
-        releases: The releases whose wheels hold this very text, such as `2.1.0 to 2.7.1`; "" when unknown.
+        releases: The releases whose wheels hold this text, such as `2.1.0 to 2.7.1`; "" when unknown.
         fixed_in: The first torch release in which it no longer happens; "" when unknown, or when there is none.
-        fixed: The same as a sentence, including what is unknown.
+        fixed: The same as a sentence, which also says that no release fixes it; "" when nothing is known.
         fallback: Whether PYTORCH_ENABLE_MPS_FALLBACK=1 helps: `yes`, `no` or "" (does not apply).
         fallback_why: The reason why it helps or does not help; "" when there is none to give.
         frame: The innermost frame of the user's or the model's code; None when the stack has none or there is no
@@ -285,7 +285,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
 
 
 def _for_values(hit: TextMatch, values: dict[str, str]) -> tuple[str, str]:
-    """Return the meaning and the fix of a message, made for what the text names where that says more."""
+    """Return the meaning and the fix of a message, more specific where the text names sizes, a wheel or a library."""
     message = hit.message
     if message.cause is Cause.OUT_OF_MEMORY:
         return _contradicted(values) or message.means, message.fix

@@ -45,7 +45,7 @@ class OpHistory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         op: The overload name as in the op table.
         by_release: The support by minor release, oldest first.
         first_good: The earliest minor release since which it runs without the variable; "" when the newest does not.
-        how: Its support in `first_good`: `native`, `composite` or `fallback`.
+        how: Its support in `first_good`: `native`, `composite` or `fallback`; "" when there is no such release.
         oldest: Whether `first_good` is the oldest release of the table, so that older releases may run it too.
     """
 
@@ -116,7 +116,15 @@ def _works(support: Support) -> bool:
 
 
 class LibraryOp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """C++ ops of another library, with the first release that has MPS kernels for them, where a source states it."""
+    """C++ ops of another library that users report as missing on MPS.
+
+    Attributes:
+        names: The names with the library's namespace, such as `"torchvision::nms"`.
+        library: The name of the library.
+        source: The web address of the source.
+        since: The first release of the library with MPS kernels for them; empty when no source states one.
+        note: A remark in one sentence; empty for none.
+    """
 
     names: tuple[str, ...]
     library: str
@@ -162,7 +170,7 @@ def dtype_first_good(dtype: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _all_dtypes() -> frozenset[str]:
-    """Return the names of all dtypes of torch."""
+    """Return the names of the dtypes of torch: those that some release accepts on MPS, and those that none does."""
     known = frozenset().union(*(dtypes.accepted(minor) for minor in ops.releases()))
     never = {"float64", "complex128", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
     return known | never | {"float8_e8m0fnu", "float4_e2m1fn_x2"}

@@ -322,7 +322,7 @@ def regime(op: str, release: str) -> Regime | None:
 
 
 def became_metal(op: str) -> str | None:
-    """Return the first torch release since which an op never uses MPSGraph; None if it does in the newest."""
+    """Return the first torch release since which an op never uses MPSGraph; None if the newest does, or if unknown."""
     row = _regime_file().ops.get(op.removeprefix("aten::"))
     if row is None:
         return None

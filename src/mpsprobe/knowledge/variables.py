@@ -184,7 +184,7 @@ def _judge(variable: Variable, value: str) -> list[Problem]:
 
 
 def _watermarks(env: Mapping[str, str]) -> list[Problem]:
-    """Check the two ratios together, as `setHighWatermarkRatio` and `setLowWatermarkRatio` do in turn."""
+    """Return the problems with the two watermark ratios, which torch checks one after the other when it starts."""
     texts = {name: env[name] for name in (HIGH, LOW) if name in env}
     problems = [_not_a_ratio(name, text) for name, text in texts.items() if not _is_number(text)]
     high, low, refusal = watermarks(env)

@@ -57,7 +57,7 @@ class System(Protocol):
 
 
 class LocalSystem:
-    """The operating system of this process."""
+    """The operating system that this process runs on, as a `System`."""
 
     system = platform.system()
     machine = platform.machine()

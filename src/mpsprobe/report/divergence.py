@@ -84,7 +84,7 @@ def html(found: Divergence) -> str:
 
 
 def divergence_page(found: Divergence) -> DivergencePage:
-    """Build the page of a comparison."""
+    """Return the page about a layer-by-layer comparison: the answer, the cause, the bars and the tables."""
     worst = [(layer, judged) for layer in found.layers if (judged := _worst(layer)) is not None]
     ratios = [judged.ratio for _, judged in worst if judged.ratio is not None and math.isfinite(judged.ratio)]
     top = max([10.0, *ratios])

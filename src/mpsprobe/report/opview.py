@@ -60,7 +60,7 @@ class OpTable:
 
 
 def op_table(title: str, rows: tuple[OpRow, ...]) -> OpTable:
-    """Return a table of op uses with those columns that any of its rows fills."""
+    """Return a table of op uses, with the two flags on its optional columns set by its rows."""
     return OpTable(
         title, rows, any(row.module for row in rows), any(row.via or row.advisories for row in rows)
     )

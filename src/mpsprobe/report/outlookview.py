@@ -149,7 +149,7 @@ class RateView:
 
 
 def rate_views(forecast: Forecast, *, packed: bool = False) -> tuple[RateView, ...]:
-    """Return those rates of the forecast that are known.
+    """Return the rates of the forecast for the Mac that have an expected value.
 
     Args:
         forecast: The forecast.

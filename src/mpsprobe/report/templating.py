@@ -71,7 +71,7 @@ def _place_html(place: str) -> Markup:
 
 
 def breakable(text: str) -> Markup:
-    """Convert a name to HTML that may be broken behind its punctuation, and at the ends of words only there."""
+    """Convert a name to HTML in which a line may break after `/`, `.`, `_` and `:`."""
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/._:])(?=[^/._:])(?!\d+$)", text))
 
 

@@ -173,7 +173,7 @@ def _quantisation(made: Predicted) -> str:
 
 @dataclass
 class _Sum:
-    """Calls, FLOPs and bytes, summed over op uses."""
+    """The number of op uses, their calls and FLOPs, and the calls without a FLOP formula, as sums."""
 
     op_uses: int = 0
     calls: int = 0
@@ -459,7 +459,7 @@ def _size(count: int | None) -> str:
 
 
 def _listed(title: str, lines: Sequence[str]) -> str:
-    """Return a titled list, cut after some rows; empty for no lines."""
+    """Return a titled list, cut after `_ROWS` lines; empty for no lines."""
     if not lines:
         return ""
     shown = [f"  {line}" for line in lines[:_ROWS]]

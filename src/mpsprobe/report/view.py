@@ -124,7 +124,7 @@ class CutOff:
 
 @dataclass(frozen=True)
 class Count:
-    """How many checks ended with one status."""
+    """A status, and the number of checks that ended with it as text."""
 
     status: Word
     text: str
@@ -132,7 +132,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a report prints."""
+    """The texts, numbers and charts of a run that the templates of its reports print."""
 
     title: str
     answer: ShortAnswer
@@ -191,7 +191,7 @@ class Page:
 
 
 def page(run: Run) -> Page:
-    """Build the page of a run."""
+    """Return all that the reports on a run print, worded and selected."""
     headline = verdict(run)
     checks = all_checks(run)
     views = check_views(checks, run)

@@ -166,7 +166,7 @@ class Case:
 
     @property
     def fit(self) -> Fit:
-        """Return whether the forecast memory fits."""
+        """Return whether the forecast memory fits; `Fit.UNKNOWN` without a forecast of it."""
         memory = self.forecast.memory if self.forecast else None
         return memory.fit if memory else Fit.UNKNOWN
 
@@ -185,7 +185,7 @@ class Case:
 
     @property
     def wrong_from(self) -> int | None:
-        """Return the number of tokens from which wrong values occur; None where this workload meets them itself."""
+        """Return the fewest tokens with which wrong values occur; None for none, or where this workload meets some."""
         faults = self.run.predicted.hazards if self.run.predicted is not None else []
         met = [one for one in faults if one.symptom in ("wrong", "nan") and one.is_met]
         later = [one.from_tokens for one in met if one.certainty != "certain" and one.from_tokens is not None]

@@ -58,7 +58,7 @@ def table(case: Case, judgement: mps.Judgement | None = None) -> Table:
 
 
 def _after(case: Case, ask: Ask, answer: Answer) -> str:
-    """Return the answer to a question once each change is made; only predicted, because nobody made them."""
+    """Return the answer to a question for the target after all changes, which is a prediction because none is made."""
     if answer.word == YES or ask in (_memory, _speed):
         return answer.word
     known = (

@@ -71,7 +71,7 @@ def best(found: list[Quote]) -> Quote | None:
 
 
 def route(case: Case, found: list[Quote]) -> Route:
-    """Return the route as a report shows it."""
+    """Return the cloud route as a report shows it, with a table of the quotes."""
     chosen = best(found)
     plan = case.plan
     return Route(

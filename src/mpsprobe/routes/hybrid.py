@@ -77,7 +77,7 @@ def copying_seconds(case: Case) -> float | None:
 
 
 def route(case: Case, judgement: mps.Judgement, quote: Quote | None) -> Route:
-    """Return the route as a report shows it.
+    """Return the hybrid route as a report shows it, with a table of the ops to leave on the CPU.
 
     Args:
         case: The case to judge.

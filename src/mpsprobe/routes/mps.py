@@ -106,7 +106,7 @@ def judge(case: Case) -> Judgement:
 
 
 def route(case: Case, judgement: Judgement) -> Route:
-    """Return the route as a report shows it."""
+    """Return the MPS route as a report shows it, with a table of what stops the target."""
     tables = {}
     if judgement.stops:
         rows: list[list[str | int | float | bool | None]] = [
@@ -234,7 +234,7 @@ def _memory(case: Case) -> str:
 
 
 def _stops(case: Case) -> list[Blocker]:
-    """Return everything that blocks the target: certain blockers first, then by calls."""
+    """Return all that blocks the target: certain blockers first, those without a fix before others, then by calls."""
     stops = [
         *_closed(case),
         *_broken(case),

@@ -93,7 +93,7 @@ _LEVEL = {Level.ERROR: "error", Level.WARNING: "warning", Level.NOTE: "notice"}
 
 
 def github(report: Report) -> str:
-    """Return one workflow command a line, for findings and for files that could not be read."""
+    """Return a GitHub workflow command for each finding and each file that could not be read, one a line."""
     found = [_of(finding) for finding in report.findings]
     unread = [
         _command("warning", {"file": problem.path, "line": str(problem.line or 1)}, problem.reason)

@@ -41,7 +41,7 @@ class Sources:
 
 
 def of_path(path: Path, *, tests: bool = False, exclude: Sequence[str] = ()) -> Sources:
-    """Return a file, or every Python file below a folder.
+    """Return the sources of a path: a single file, or every Python file below a folder.
 
     Args:
         path: The file or folder; a file is read whatever its name.

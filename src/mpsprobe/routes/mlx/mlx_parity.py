@@ -100,7 +100,7 @@ class Parity(msgspec.Struct, kw_only=True):
 
     @property
     def agrees(self) -> bool:
-        """Return whether every input agrees and every control is caught."""
+        """Return whether there are inputs that all agree and controls that are all caught, and MLX had no problem."""
         return (
             not self.problem
             and bool(self.feeds)
