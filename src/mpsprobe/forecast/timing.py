@@ -175,7 +175,7 @@ def _is_thin(use: OpUse) -> bool:
 
 
 def _inner(trace: Trace) -> list[int]:
-    """Return the positions in `Trace.order` of ops that C++ calls: all but the first of a long run on one line.
+    """Return the positions in `Trace.order` of ops that C++ calls: all but the first 12 of a run of one Python line.
 
     A recurrent layer or a composite op calls them without running Python between them, which would be most of an
     op's cost. The ops of an optimiser's step have one line too, but torch.optim calls each of them from Python, so
@@ -381,7 +381,7 @@ def _last(work: Work) -> int | None:
 
 
 def _bound(orders: Sequence[Sequence[int]], costs: Sequence[_Cost], machine: Machine) -> str:
-    """Return what limits a stage: dispatch if it takes longest, else the largest share; empty if that is below 60 %."""
+    """Return what limits a stage: dispatch if longer than all kernels, else what takes 60 % of them; else empty."""
     host, times = 0.0, dict.fromkeys(("compute", "bandwidth", "launch", "copy"), 0.0)
     counted = Counter(p for order in orders for p in order)
     for p, n in counted.items():

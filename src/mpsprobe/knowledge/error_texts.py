@@ -78,6 +78,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         hides: The ids of less specific messages, which are dropped where they are found within 400 characters of
             this one.
         generic: Whether it is shown only where no other message explains the place.
+        aftermath: Whether it says only that the process ended; it is shown only where nothing else says why.
         links: The sources.
     """
 

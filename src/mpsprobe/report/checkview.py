@@ -94,7 +94,7 @@ class CheckView:
 
 
 def check_views(checks: list[Check], run: Run) -> dict[str, CheckView]:
-    """Return the view of each check by its id; no two have the same anchor."""
+    """Return the view of each check by its id; anchors differ even where ids differ only in punctuation."""
     seen: dict[str, int] = defaultdict(int)
     views = {}
     for check in checks:

@@ -72,7 +72,7 @@ _SUMMARY_PROBLEMS = 10
 
 @dataclass(frozen=True)
 class Fold:
-    """Checks that are folded behind one line; `by` names the phase that blocked them, `reason` says why, if any did."""
+    """Checks that are folded behind one line; `by` and `reason` state the phase that blocked them and why, if any did."""
 
     title: str
     checks: tuple[CheckView, ...]

@@ -471,7 +471,7 @@ def _measured(run: Run, quantity: MeasurementKey) -> int | None:
 
 
 def _fit(peak: int, working_set: int | None, limit: int | None) -> Fit:
-    """Return whether a peak fits: not above the allocator's limit, easily within Metal's recommendation."""
+    """Return how a peak fits: easily within Metal's recommended working set, not above the allocator's limit."""
     if limit is not None and peak > limit:
         return Fit.NO
     if working_set is None:

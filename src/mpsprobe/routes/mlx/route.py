@@ -148,7 +148,7 @@ def route(case: Case) -> tuple[Route, Effort]:
 
 
 def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibrary]) -> tuple[Route, Effort]:
-    """Return the route of an optimisation step, which is open if mlx-lm has a model of the architecture.
+    """Return the route of an optimisation step: mlx-lm's own trainer if that has the architecture, else unknown.
 
     What mlx-lm trains was read in the source of its release 0.32.2 (`lora.py`, `tuner/utils.py`): LoRA adapters on
     every linear layer of every model that it loads, quantised ones included, or the whole model.

@@ -48,7 +48,7 @@ def cuda_text(node: ast.expr | None, position: Position) -> str | None:
 
 
 def _is_forwarded(position: Position) -> bool:
-    """Return whether a call is in a function such as `cuda` that a user asks for it, or its failure is handled."""
+    """Return whether a CUDA call is in a function called `cuda`, `to_cuda` or `to_gpu`, or its failure is handled."""
     return position.failure_is_handled or any(
         function.name in _CUDA_FORWARDS for function in position.functions
     )
