@@ -72,7 +72,7 @@ _SUMMARY_PROBLEMS = 10
 
 @dataclass(frozen=True)
 class Fold:
-    """Checks that are folded behind one line; `by` and `reason` state the phase that blocked them and why, if any did."""
+    """Checks that are folded behind one line; `by` and `reason` state which phase blocked them and why, if one did."""
 
     title: str
     checks: tuple[CheckView, ...]
