@@ -1,4 +1,4 @@
-"""The folders of files: mpsprobe's own cache, and the layout of the Hugging Face Hub's.
+"""Folders of cached files: mpsprobe's own cache, and the layout of the Hugging Face Hub's.
 
 The Hub's cache holds `models--OWNER--NAME/` with `blobs/CHECKSUM` (the bytes), `snapshots/COMMIT/PATH` (links to
 them) and `refs/REVISION` (the commit of a branch or tag), and next to these folders `.locks/`
@@ -37,13 +37,16 @@ def cache_dir() -> Path:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`, filling it first if it does not exist.
+    """Return `folder`; when it does not exist, make it and fill it first.
 
-    Several processes may call this at once: each makes one of its own, and a rename puts one of them in place.
+    Several processes may call this at once: each fills a folder of its own, and one of these is renamed to `folder`.
 
     Args:
         folder: A folder in the cache.
         make: A function that fills the empty folder passed to it.
+
+    Raises:
+        OSError: The folder cannot be made; errors of `make` are raised too, and leave nothing behind.
     """
     if folder.is_dir():
         return folder
@@ -77,7 +80,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def hub_cache() -> Path:
-    """Return the Hub's cache: HF_HUB_CACHE, else `hub` in HF_HOME."""
+    """Return the Hub's cache, as huggingface_hub read it when imported: HF_HUB_CACHE, else `hub` in HF_HOME."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -111,7 +114,10 @@ class RepoCache:
         return self.folder / "snapshots" / commit
 
     def commit(self, revision: str | None) -> str | None:
-        """Return the commit that a revision had when it was last fetched; None when unknown."""
+        """Return the commit that a branch or tag had when it was last fetched, or a full hash if its folder is cached.
+
+        None means that the cache has no such commit. `revision` None stands for `main`.
+        """
         named = revision or "main"
         if COMMIT.fullmatch(named):
             return named if self.snapshot(named).is_dir() else None
@@ -124,7 +130,7 @@ class RepoCache:
         return found if COMMIT.fullmatch(found) else None
 
     def remember(self, revision: str | None, commit: str) -> None:
-        """Record the commit of a branch or tag, as the Hub's client does, so that it is found offline."""
+        """Record the commit of a branch or tag (None: `main`), as the Hub's client does, for use offline."""
         named = revision or "main"
         path = self.folder / "refs" / named
         if named == commit or self.commit(revision) == commit:
@@ -132,7 +138,7 @@ class RepoCache:
         write_atomically(path, commit.encode())
 
     def link(self, commit: str, name: str, blob: Path) -> Path:
-        """Put a blob into a commit's folder under a file's name, as a relative link, or by moving it where links fail.
+        """Link a blob into a commit's folder under a file's name; where links fail, move it there.
 
         Returns:
             The path of the file in that folder.
@@ -176,6 +182,6 @@ class Notes:
         return {}
 
     def write(self, name: str, facts: dict[str, Any]) -> None:
-        """Store facts under a name. A cache that cannot be written only costs time later, so that is not an error."""
+        """Store facts under a name; do nothing if the cache cannot be written, because that only costs time later."""
         with contextlib.suppress(OSError, SurroundingsError):
             write_atomically(self._path(name), json.dumps(facts, sort_keys=True).encode())

@@ -70,7 +70,7 @@ class Preflight:
     Attributes:
         info: The repository, at the commit that every later request names.
         selection: The files that loading reads, and those that are left out.
-        headers: The parameters, bytes and dtypes of the weights, from their headers; None for other formats.
+        headers: The parameters, bytes and dtypes of the weights, from their headers; None without safetensors.
         missing_bytes: The bytes that the cache lacks.
         free_bytes: The free bytes on the cache's disk.
         token: Whether a token was found. The token itself is never shown.
@@ -108,7 +108,7 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A snapshot whose files are all in the cache, with the cost of bringing them there.
+    """A snapshot whose files are all in the cache, and what it took to fetch them.
 
     Attributes:
         folder: The commit's folder in the Hub's cache.
@@ -126,7 +126,7 @@ class Fetched:
 
 
 def offline() -> bool:
-    """Return whether no request must be made: HF_HUB_OFFLINE forbids it, or the Hub's host does not resolve.
+    """Return whether requests are pointless: HF_HUB_OFFLINE forbids them, or the Hub's host does not resolve.
 
     Without a connection the Hub's client would repeat each request six times, for 23 s in all.
     """
@@ -137,7 +137,7 @@ def offline() -> bool:
 
 @functools.lru_cache
 def _resolves(endpoint: str) -> bool:
-    """Return whether the host of an address resolves; assume so where a proxy resolves it."""
+    """Return whether an address's host resolves; True too where a proxy resolves it, or for a malformed address."""
     if not failures.is_address(endpoint):
         return True  # the request reports a malformed address
     url = urllib.parse.urlsplit(endpoint)
@@ -151,7 +151,7 @@ def _resolves(endpoint: str) -> bool:
 
 
 def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Preflight:
-    """Ask the Hub what a download would take, and check whether this machine has room; no weights are fetched.
+    """Ask the Hub what a download would take, and measure the free disk space; no weights are fetched.
 
     Args:
         repo: The id of the repository.
@@ -159,9 +159,9 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
         dtype: The dtype in which weights will be loaded.
 
     Raises:
-        HubError: There is no such repository, no access, or no answer.
+        HubError: There is no such repository, no access, no answer, or two of its files would be one on this disk.
         PickledWeightsError: The only weights are pickles.
-        SnapshotError: The header of a weight file is damaged.
+        SnapshotError: The index of the weights is incomplete, or the header of a weight file is damaged.
     """
     info = metadata.pinned(repo, revision)
     index = metadata.read_json(info, INDEX)
@@ -205,7 +205,7 @@ def preflight(repo: str, revision: str | None = None, dtype: str = "auto") -> Pr
 
 
 def _refuse_clashes(info: RepoInfo, clashes: list[tuple[str, str]], cache: Path) -> None:
-    """Refuse files whose names differ only in ways that the cache's disk does not distinguish.
+    """Refuse a repository with names that differ only in case, if the cache's disk ignores case.
 
     Raises:
         HubError: The disk does not distinguish two of the names.
@@ -280,9 +280,10 @@ def cached_snapshot(repo: str, revision: str | None = None) -> Path:
 
 
 def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
-    """Return the names of files that a commit's folder lacks, as far as this machine can know.
+    """Return the names of files that a commit's folder should hold and lacks, without asking the Hub.
 
-    They are derived from the plan of an earlier download, and from the index of the weights.
+    The expected names come from the plan of an earlier download and from the index of the weights; without these the
+    list is empty.
     """
     wanted = list(Notes(repo).read(_PLAN.format(commit)))
     with contextlib.suppress(OSError, ValueError, RecursionError):
@@ -294,7 +295,13 @@ def missing_files(folder: Path, repo: str, commit: str) -> list[str]:
 def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _: None) -> list[str]:
     """Compare the files of a cached snapshot with the checksums in its blobs' names, or with those the Hub stated.
 
-    Files that were verified before and have not changed since are not read again.
+    Files without a known checksum are not compared, and files that were verified before and have not changed since
+    are not read again.
+
+    Args:
+        folder: The commit's folder in the cache.
+        repo: The id of the repository.
+        say: A function that is called with a line for each file of more than 1 GB.
 
     Returns:
         The names of damaged files.
@@ -322,13 +329,15 @@ def verify_cached(folder: Path, repo: str, say: Callable[[str], None] = lambda _
 
 
 def _planned_checksum(plan: dict[str, object], folder: Path, path: Path) -> str:
-    """Return the checksum that the Hub stated for a file that is not a link to a blob, as on disks without links."""
+    """Return the checksum that the Hub stated for a file that is no link to a blob; empty when it stated none."""
     stated = plan.get(path.relative_to(folder).as_posix())
     return str(stated[1]) if isinstance(stated, list) and len(stated) == 2 else ""
 
 
 def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bool = False) -> Path | None:
-    """Return one small file of a repository, from the cache or the Hub; None when the repository does not have it.
+    """Return the path of one file of a repository, from the cache or the Hub; None when there is no such file.
+
+    The cache is used when requests are forbidden, and when the Hub cannot be reached.
 
     Args:
         repo: The id of the repository.
@@ -337,6 +346,7 @@ def fetch_file(repo: str, name: str, revision: str | None = None, *, offline: bo
         offline: Whether to use only the cache.
 
     Raises:
+        NotCachedError: Only the cache may be used, and it does not show whether there is such a file.
         HubError: The file cannot be fetched.
     """
     about = About(repo, revision, name)

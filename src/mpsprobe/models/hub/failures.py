@@ -29,11 +29,11 @@ class HubError(TargetError):
 
 
 class NoSuchModelError(HubError):
-    """The repository, revision or file does not exist, or this user may not see it."""
+    """The repository, revision or file does not exist or has an unusable name, or this user may not see it."""
 
 
 class GatedError(HubError):
-    """The licence of the repository must be accepted, or the token belongs to an account that did not accept it."""
+    """The repository requires its licence to be accepted, and the token, if any, belongs to an account that has not."""
 
 
 class TokenError(HubError):
@@ -51,7 +51,7 @@ class RateLimitError(HubError):
 
 
 class HubUnreachableError(HubError):
-    """The Hub does not answer, and the cache lacks what is needed."""
+    """The Hub, or what answers in its place, sends no usable reply, and the cache lacks what is needed."""
 
 
 class NotCachedError(HubUnreachableError):
@@ -59,15 +59,15 @@ class NotCachedError(HubUnreachableError):
 
 
 class DiskFullError(HubError):
-    """The download does not fit on the disk."""
+    """The download does not fit on the disk, or filled it."""
 
 
 class CacheNotWritableError(HubError):
-    """The cache's folder cannot be written, or a folder of the cache is a file."""
+    """The cache cannot be written: no permission, a file where a folder belongs, or an error of the disk."""
 
 
 class DamagedFileError(HubError):
-    """The bytes of a file do not match the Hub's checksum, however often it is fetched."""
+    """The bytes of a file do not match the Hub's checksum, even when fetched again, or are a Git LFS pointer."""
 
 
 class LockHeldError(HubError):
@@ -76,7 +76,7 @@ class LockHeldError(HubError):
 
 @dataclass(frozen=True)
 class About:
-    """The repository and file that a request is about, for the message of its failure.
+    """The repository and file that a request is for, to be named in the message of its failure.
 
     Attributes:
         repo: The id of the repository.
@@ -97,7 +97,10 @@ class About:
 def worded(about: About) -> Iterator[None]:
     """Translate the exceptions of huggingface_hub, its HTTP library and the file system into `HubError`.
 
-    While the block runs, the client's own warnings about retries are silenced.
+    Others pass unchanged. While the block runs, the client's own warnings about retries are silenced.
+
+    Raises:
+        HubError: The block raised an exception that `translate` knows.
     """
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -159,7 +162,7 @@ def translate(about: About, problem: BaseException) -> HubError | None:
 
 
 def is_address(text: str) -> bool:
-    """Return whether a text is the address of a web server."""
+    """Return whether a text is an http or https address with a host, a valid port if any, and no spaces."""
     try:
         url = urlsplit(text)
         whole = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
@@ -169,7 +172,7 @@ def is_address(text: str) -> bool:
 
 
 def check_endpoint(about: About) -> None:
-    """Check that HF_ENDPOINT is the address of a web server.
+    """Refuse a value of HF_ENDPOINT that is not the address of a web server.
 
     Raises:
         HubUnreachableError: HF_ENDPOINT is not the address of a web server.
@@ -182,7 +185,7 @@ def check_endpoint(about: About) -> None:
 
 
 def disabled(about: About) -> HubError:
-    """Return the error for a repository that nobody can read any more."""
+    """Return the error for a repository that the Hub has disabled, so that nobody can read it."""
     return HubError(
         f"{about}: the hub has disabled this repository.",
         f"Nobody can fetch it; {endpoint()}/{about.repo} may say why. Choose another one.",
@@ -194,7 +197,10 @@ def _is_bad_json(problem: BaseException) -> bool:
 
 
 def is_passing(problem: BaseException) -> bool:
-    """Return whether a network error may pass when the request is repeated: a broken connection, not a refused one."""
+    """Return whether a network error may pass when the request is repeated.
+
+    A broken connection may; a timeout, a refused connection, an unknown host or a bad certificate may not.
+    """
     text = str(problem)
     return "imeout" not in type(problem).__name__ and not any(
         word in text
@@ -227,9 +233,9 @@ def has_token() -> bool:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Return the seconds that a reply asks to wait; None where it does not state a time.
+    """Return the seconds that a reply asks the client to wait; None where it states no time.
 
-    It reads `Retry-After` (seconds or a date, RFC 9110) and the Hub's `RateLimit` (`"api";r=0;t=55`).
+    It reads `Retry-After` (seconds or a date, RFC 9110), else the Hub's `RateLimit` (`"api";r=0;t=55`).
     """
     given = headers.get("Retry-After")
     if given:
@@ -251,7 +257,7 @@ _TOKENS = "https://huggingface.co/settings/tokens"
 
 
 def _of_status(about: About, response: Any) -> HubError:
-    """Return the error that a reply with a status of 400 or more stands for."""
+    """Return the error for a reply of the Hub or a proxy, from its status, error code and message."""
     status = int(response.status_code)
     code = response.headers.get("X-Error-Code") or ""
     message = " ".join((response.headers.get("X-Error-Message") or "").split())[:200]
@@ -413,7 +419,7 @@ def _of_disk(about: About, problem: OSError) -> HubError | None:
 
 
 def _owner(path: Path) -> str:
-    """Return `, it belongs to NAME` for the nearest existing folder, if it belongs to another user."""
+    """Return `; it belongs to NAME` for the nearest existing folder of a path; empty if it is the user's own."""
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError, KeyError, ImportError):
             import pwd

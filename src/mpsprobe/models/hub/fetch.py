@@ -26,7 +26,7 @@ from mpsprobe.quantities import decimal_size
 
 #: The number of consecutive failed requests, almost without progress, after which a file is given up.
 TRIES = 5
-#: The wait in seconds after the first of them, doubled for each further one.
+#: The wait in seconds after the first of these failures, doubled for each further one.
 PAUSE = 1.0
 #: The number of times that a file with a wrong checksum is fetched.
 ATTEMPTS = 3
@@ -62,11 +62,11 @@ class DownloadProgress:
     """How far a download is: its bytes, its rate and its files.
 
     Attributes:
-        files: The files with more than a few bytes, largest first.
+        files: The files of at least 1 MB, largest first.
         done: The number of bytes of all files that have arrived.
         total: The size of all files in bytes.
         rate: The throughput of the last ten seconds in bytes per second.
-        left_s: The remaining time in seconds at that throughput; None before anything was measured.
+        left_s: The remaining time in seconds at that throughput; None while nothing arrives.
     """
 
     files: tuple[FileProgress, ...]
@@ -77,7 +77,7 @@ class DownloadProgress:
 
 
 class _StoppedError(Exception):
-    """The download of a file stops because another file failed or the user interrupted it."""
+    """The download of a file stops because another one failed or the user interrupted the run."""
 
 
 class Download:
@@ -119,7 +119,7 @@ class Download:
         """Fetch what is missing, compare everything with its checksum, and return the commit's folder.
 
         Raises:
-            HubError: The first failure; what has been fetched is kept.
+            HubError: A file cannot be fetched, and it was the first to fail; what has been fetched is kept.
         """
         self._begun = time.monotonic()
         with self._reported(), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
@@ -142,11 +142,11 @@ class Download:
         return folder
 
     def missing_bytes(self) -> int:
-        """Return the bytes that the cache lacks, without reading any file."""
+        """Return the number of bytes that the cache lacks, judged by the sizes of its files only."""
         return sum(max(0, (file.size or 0) - self._there(file)) for file in self.files)
 
     def _there(self, file: RepoFile) -> int:
-        """Return how many bytes of a file the cache holds, from file sizes only."""
+        """Return how many bytes of a file the cache holds, judged by the sizes of its files only."""
         for path in (self.cache.snapshot(self.info.commit) / file.name, *self._blobs(file)):
             with contextlib.suppress(OSError):
                 if path.stat().st_size == (file.size or path.stat().st_size):
@@ -165,7 +165,7 @@ class Download:
     def _first_failure(
         futures: list[concurrent.futures.Future[None]], problem: BaseException
     ) -> BaseException:
-        """Return the error that made the other downloads stop."""
+        """Return the failure that made the other downloads stop, if `problem` is only such a stop."""
         if not isinstance(problem, _StoppedError):
             return problem
         for future in futures:
@@ -184,7 +184,7 @@ class Download:
             raise
 
     def _obtain(self, file: RepoFile) -> None:
-        """Bring one complete file to its place in the commit's folder."""
+        """Put one complete file into the commit's folder, fetching it if the cache has no intact copy."""
         if not integrity.is_checksum(file.checksum) or file.size is None:
             file = self._looked_up(file)
         path = self.cache.snapshot(self.info.commit) / file.name
@@ -220,7 +220,11 @@ class Download:
         self._set(file, file.size or 0, "done")
 
     def _looked_up(self, file: RepoFile) -> RepoFile:
-        """Return the file with the size and checksum from a HEAD request, where the listing states none."""
+        """Return the file with the size and checksum that a HEAD request states, where the listing gives none.
+
+        Raises:
+            NotTheHubError: The reply has no size, or no usable ETag.
+        """
         from huggingface_hub import get_hf_file_metadata, get_token
 
         found = get_hf_file_metadata(self.info.url(file.name), token=get_token())
@@ -232,7 +236,10 @@ class Download:
         return RepoFile(file.name, found.size if file.size is None else file.size, checksum)
 
     def _is_whole(self, blob: Path, file: RepoFile) -> bool:
-        """Return whether a blob has the right size and checksum; an earlier verification of the same blob counts."""
+        """Return whether a blob has the right size and checksum; an earlier check of the unchanged blob counts.
+
+        Without a known checksum the size decides.
+        """
         if _size(blob) != file.size or not blob.is_file():
             return False
         if not integrity.is_checksum(file.checksum) or self._verified.knows(blob, file.checksum):
@@ -261,7 +268,11 @@ class Download:
             path.unlink(missing_ok=True)
 
     def _fetch(self, file: RepoFile, partial: Path, blob: Path) -> None:
-        """Transfer the bytes of one file, and put them into place when their checksum is right."""
+        """Transfer the bytes of one file, and put them into place when their checksum is right.
+
+        Raises:
+            DamagedFileError: The checksum was wrong `ATTEMPTS` times.
+        """
         partial.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             stated = integrity.is_checksum(file.checksum)
@@ -283,7 +294,10 @@ class Download:
         )
 
     def _transfer(self, file: RepoFile, partial: Path, checksum: RunningChecksum | None) -> None:
-        """Append to the incomplete file until it is complete, and feed every byte to its checksum."""
+        """Append to the incomplete file until it has its full size, and feed every byte to `checksum`, if any.
+
+        Failed requests are repeated; `_pause_or_raise` decides how often.
+        """
         size = file.size or 0
         failed = 0
         while True:
@@ -314,7 +328,14 @@ class Download:
     def _pause_or_raise(
         self, file: RepoFile, partial: Path, problem: BaseException | None, failed: int
     ) -> None:
-        """Wait before the next request where a retry makes sense; else raise the error."""
+        """Wait before the next request where a retry makes sense; else raise the error.
+
+        An incomplete file with bytes that are not those of the Hub's file is removed first.
+
+        Raises:
+            DiskFullError: The disk is full.
+            HubError: The Hub refuses, asks for a wait of more than `LONGEST_WAIT`, or `TRIES` requests have failed.
+        """
         about = About(self.info.repo, self.info.commit, file.name)
         there, size = _size(partial) or 0, file.size or 0
         if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -352,7 +373,11 @@ class Download:
             raise _StoppedError
 
     def _request(self, file: RepoFile, partial: Path, begin: int, checksum: RunningChecksum | None) -> None:
-        """Request the bytes of a file from `begin` on, and append them to the incomplete file."""
+        """Request the bytes of a file from `begin` to its end, and append them to the incomplete file.
+
+        Raises:
+            NotTheHubError: The reply is another range, a page of HTML, a Git LFS pointer, or longer than the file.
+        """
         size = file.size or 0
         with transport.get(self.info.url(file.name), begin) as reply:
             stated = reply.headers.get("Content-Range") or ""
@@ -393,7 +418,7 @@ class Download:
                 self.transfer_s = time.monotonic() - self._begun
 
     def progress(self) -> DownloadProgress:
-        """Return the current progress of the download."""
+        """Return the bytes that have arrived, the rate and the stage of each file, at this moment."""
         now = time.monotonic()
         with self._lock:
             done, stages, fetched = dict(self._done), dict(self._stage), self.fetched_bytes
@@ -438,7 +463,7 @@ _POINTER = 1024
 
 
 def _refuse_pointer(file: RepoFile, path: Path, info: RepoInfo) -> None:
-    """Refuse a Git LFS pointer whose content was never uploaded to the Hub.
+    """Refuse a small file whose content in the repository is a Git LFS pointer, because its upload is incomplete.
 
     Raises:
         DamagedFileError: The file is a pointer of Git LFS.
@@ -454,7 +479,7 @@ def _refuse_pointer(file: RepoFile, path: Path, info: RepoInfo) -> None:
 
 
 def _write(handle: int, chunk: bytes) -> None:
-    """Write all of a chunk. An unbuffered write may take only a part of it, such as on a nearly full disk."""
+    """Write all of a chunk, because one unbuffered write may take only a part of it (on a nearly full disk)."""
     view = memoryview(chunk)
     while view:
         view = view[os.write(handle, view) :]

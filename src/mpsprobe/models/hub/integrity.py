@@ -32,7 +32,7 @@ def is_checksum(text: str) -> bool:
 
 
 def hasher(checksum: str, size: int) -> Any:
-    """Return the hash object (of `hashlib`) for the kind of a checksum, for a file of `size` bytes."""
+    """Return the `hashlib` object for the kind of a checksum: sha256, or the git blob id of a file of `size` bytes."""
     if len(checksum) == 64:
         return hashlib.sha256()
     return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
@@ -57,7 +57,7 @@ def checksum_of(path: Path, like: str, read: Callable[[int], None] = lambda _: N
 
 
 class RunningChecksum:
-    """A checksum that is computed while a file arrives, so that no byte has to be read again.
+    """A checksum that is computed while a file arrives, so that its bytes need not be read again.
 
     Args:
         checksum: The checksum that the Hub states.
@@ -70,7 +70,9 @@ class RunningChecksum:
         self._position = 0
 
     def go_to(self, path: Path, begin: int, read: Callable[[int], None] = lambda _: None) -> None:
-        """Include the first `begin` bytes of a file; those that are already included are not read again.
+        """Make the checksum cover exactly the first `begin` bytes of a file, reading those that are not included yet.
+
+        Where it covers more than that, it starts again at the first byte.
 
         Args:
             path: The path of the file, which begins with the bytes that are already included.

@@ -30,8 +30,8 @@ class Holder:
 
     Attributes:
         pid: The id of the process.
-        command: Its command line, shortened.
-        started: Its start in local time.
+        command: Its command line, with the program's file name instead of its path, cut to 60 characters.
+        started: The local time at which it started.
     """
 
     pid: int
@@ -45,10 +45,10 @@ class Holder:
 
 
 def holder(path: Path) -> Holder | None:
-    """Return the process that holds the lock on a file; None when there is none, or when it cannot be seen.
+    """Return the process that holds the lock on a file; None when there is none, or when it cannot be determined.
 
-    Linux lists locks with their holders in /proc/locks. Elsewhere it is the oldest process that has the file
-    open.
+    Linux lists locks with their holders in /proc/locks. Elsewhere, or where that names nobody, it is the oldest other
+    process that has the file open.
     """
     pids = _pids_of_locks(path) if sys.platform == "linux" else []
     found = [one for pid in pids if (one := _described(pid)) is not None]
@@ -58,7 +58,7 @@ def holder(path: Path) -> Holder | None:
 
 
 def _pids_of_locks(path: Path) -> list[int]:
-    """Return the processes that hold a flock on a file, from lines like `1: FLOCK ADVISORY WRITE 71 fe:00:9 0 EOF`."""
+    """Return the processes that /proc/locks states for a file: `1: FLOCK ADVISORY WRITE 71 fe:00:9 0 EOF`."""
     try:
         stat = path.stat()
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
@@ -104,13 +104,15 @@ def held(
 
     Args:
         path: The lock file.
-        about: The file that is waited for, for the messages.
+        about: The file that the lock protects, for the messages.
         progress: A function that returns how many bytes the holder has written.
         say: A function that is called with a line for the user, at once and then every ten seconds.
         stopped: A function that returns whether to stop waiting.
 
     Raises:
-        LockHeldError: The holder wrote nothing for `PATIENCE` seconds.
+        LockHeldError: The holder wrote nothing for MPSPROBE_LOCK_TIMEOUT seconds (`PATIENCE` by default), or
+            `stopped` returned True.
+        UsageError: MPSPROBE_LOCK_TIMEOUT is not a positive number.
         OSError: The lock file cannot be written.
     """
     from filelock import FileLock, SoftFileLock, Timeout

@@ -116,7 +116,7 @@ class RepoInfo:
 
 @dataclass(frozen=True)
 class Headers:
-    """What the headers of weight files say: parameters, bytes and dtypes.
+    """What the headers of weight files state: parameters, bytes and dtypes.
 
     Attributes:
         parameters: The number of elements of all tensors.
@@ -137,7 +137,7 @@ class Selection:
         files: The files to fetch, by name.
         weights: The names of those that hold the weights.
         left_out: The files that are not fetched, by reason.
-        pickled: Whether the only weights are pickles.
+        pickled: Whether there are weights and all of them are pickles.
     """
 
     files: dict[str, RepoFile]
@@ -146,7 +146,7 @@ class Selection:
     pickled: bool = False
 
     def described(self) -> str:
-        """Describe what was left out, one clause for each reason; return `""` when nothing important was."""
+        """Describe what was left out, one clause for each reason with 1 MB or more; return `""` when there is none."""
         parts = []
         for reason, files in self.left_out.items():
             size = sum(file.size or 0 for file in files)
@@ -158,7 +158,7 @@ class Selection:
 
 @functools.cache
 def pinned(repo: str, revision: str | None = None) -> RepoInfo:
-    """Ask the Hub for the commit of a revision and its files, once in the life of this process.
+    """Ask the Hub for the commit of a revision and its files; the answer is kept for the life of this process.
 
     Every later request names that commit, so that a branch that moves in the meantime does not mix files.
 
@@ -186,7 +186,11 @@ def pinned(repo: str, revision: str | None = None) -> RepoInfo:
 
 
 def _listing(about: About) -> dict[str, Any]:
-    """Request a repository from the Hub's API: its commit, its terms and its files."""
+    """Request a repository's record from the Hub's API: its commit, its terms and its files.
+
+    Raises:
+        NotTheHubError: The answer is no JSON object.
+    """
     from huggingface_hub import utils
 
     utils.validate_repo_id(about.repo)  # type: ignore[attr-defined]
@@ -208,7 +212,7 @@ def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
 
     Raises:
         NotTheHubError: The answer is not a listing of the Hub.
-        NoSuchModelError: A name points outside the repository's folder.
+        NoSuchModelError: A name is not safe (see `is_safe`), or is both a file and a folder.
     """
     if not isinstance(listed, list):
         raise transport.NotTheHubError("no list of files")
@@ -237,7 +241,10 @@ def _files(about: About, listed: object) -> Iterator[tuple[str, RepoFile]]:
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a file name points inside the repository's folder on every system."""
+    """Return whether a file name stays inside the repository's folder, and can be written, on every system.
+
+    Names that are too long, or hold control characters or characters that turn the direction of text, are not safe.
+    """
     parts = name.split("/")
     try:
         encoded = [len(part.encode()) for part in parts]
@@ -274,7 +281,7 @@ _SHORT = 10.0
 
 
 def _patiently(about: About, ask: Callable[[], _T]) -> _T:
-    """Repeat a request after transient faults: 429 with a short wait, 5xx, or a broken connection."""
+    """Repeat a request after transient faults, twice at most: 429 with a short wait, 5xx, or a broken connection."""
     for pause in PAUSES:
         try:
             return ask()
@@ -291,7 +298,7 @@ def _patiently(about: About, ask: Callable[[], _T]) -> _T:
 
 
 def read_json(info: RepoInfo, name: str) -> dict[str, Any]:
-    """Return a small JSON file of a repository, read from the Hub; `{}` when it is missing or not an object.
+    """Return a small JSON file of a repository, read from the Hub; `{}` when it is missing or no JSON object.
 
     Raises:
         HubError: The file exists and cannot be read.
@@ -311,7 +318,8 @@ def select(info: RepoInfo, index: dict[str, Any] | None = None, folders: Iterabl
     """Choose the files of a repository that loading reads, as transformers does.
 
     Among weights in several formats one is chosen: `model.safetensors`, else the files of the index, else other
-    safetensors, else pickles. Documents, other frameworks' files and training artefacts are not fetched.
+    safetensors, else a PEFT adapter's, else variants (`fp16`), else pickles. Documents, other frameworks' files and
+    training artefacts are not fetched.
 
     Args:
         info: The repository.
@@ -339,7 +347,13 @@ def select(info: RepoInfo, index: dict[str, Any] | None = None, folders: Iterabl
 
 
 def _weights_of(names: list[str], folder: str, index: dict[str, Any] | None) -> list[str]:
-    """Return the weight files that loading reads from one folder of a repository."""
+    """Return the names of the weight files that loading reads from one folder of a repository, none below it.
+
+    Args:
+        names: The names of the repository's files.
+        folder: The folder, with a slash at its end; `""` for the root.
+        index: The content of the folder's index; None without one.
+    """
     here = [name for name in names if name.startswith(folder) and "/" not in name.removeprefix(folder)]
     if folder + SINGLE in here:
         return [folder + SINGLE]
@@ -418,11 +432,14 @@ def subfolders(info: RepoInfo) -> list[str]:
 
 
 def read_headers(info: RepoInfo, names: Iterable[str]) -> Headers:
-    """Read the headers of weight files from the Hub by range requests: some 100 kB of each.
+    """Read the headers of safetensors files from the Hub by range requests: 128 kB of each, more for long headers.
+
+    Files of other formats are ignored.
 
     Raises:
         HubError: A file cannot be read.
-        SnapshotError: A header is damaged, or describes more or fewer bytes than the file has.
+        SnapshotError: A file is a Git LFS pointer, or its header is damaged or describes more or fewer bytes than the
+            file has.
     """
     wanted = [info.files[name] for name in names if name.endswith(".safetensors")]
     tensors: list[StoredTensor] = []

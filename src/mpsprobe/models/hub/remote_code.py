@@ -40,7 +40,7 @@ class CodeFile:
 
     @property
     def short(self) -> str:
-        """Describe the file without its folder; for a link outside the Hub's cache, add its target."""
+        """Describe the file by its name, lines and imports; a link outside the Hub's cache also shows its target."""
         path = self.folder / self.name
         real = path.resolve()
         link = f" -> {real}" if path.is_symlink() and real.parent.name != "blobs" else ""
@@ -52,7 +52,13 @@ class CodeFile:
 
 @dataclass(frozen=True)
 class Reference:
-    """A class as `auto_map` names it: `module.Class`, or `owner/name--module.Class` in another repository."""
+    """A class as `auto_map` names it: `module.Class`, or `owner/name--module.Class` in another repository.
+
+    Attributes:
+        repo: The id of the other repository; None for the repository itself.
+        module: The path of the file in the repository, without `.py`.
+        name: The name of the class.
+    """
 
     repo: str | None
     module: str
@@ -60,7 +66,7 @@ class Reference:
 
 
 def is_needed(config: dict[str, Any]) -> bool:
-    """Return whether the class that a config names is the repository's own code."""
+    """Return whether the class that a config names is the repository's own code: in `auto_map`, not in transformers."""
     if not isinstance(config.get("auto_map"), dict):
         return False
     import transformers
@@ -71,7 +77,7 @@ def is_needed(config: dict[str, Any]) -> bool:
 def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> list[CodeFile]:
     """Return the files that loading the model's class would run, including those that they import.
 
-    Files of another repository are fetched to be read, and do not run.
+    Files of another repository are fetched so that they can be read; nothing is run.
 
     Args:
         folder: The folder with the repository's files.
@@ -90,10 +96,13 @@ def files(folder: Path, config: dict[str, Any], *, offline: bool = False) -> lis
 
 
 def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, offline: bool = False) -> None:
-    """Fetch the files of `repo`'s own code into the cache, as far as they exist; `files` reports missing ones.
+    """Fetch the files of `repo`'s own code, and those that they import, into the cache; nothing is run.
+
+    Files that do not exist are skipped, because `files` reports them. References to other repositories are left to
+    `files` too.
 
     Raises:
-        TargetError: The Hub cannot be asked, or refuses; see `hub.client.preflight`.
+        TargetError: The Hub cannot be asked, or refuses, or a file cannot be parsed as Python.
     """
     for text in _texts(config):
         matched = _REFERENCE.fullmatch(text)
@@ -109,7 +118,11 @@ def fetch(repo: str, config: dict[str, Any], revision: str | None = None, *, off
 
 
 def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> TargetError:
-    """Return the error for a repository whose code would run without consent; it lists that code."""
+    """Return the error for a repository whose code would run without consent; it lists that code.
+
+    Raises:
+        TargetError: The code cannot be listed; see `files`.
+    """
     by_folder: dict[Path, list[str]] = {}
     for file in files(folder, config, offline=offline):
         by_folder.setdefault(file.folder, []).append(file.short)
@@ -125,10 +138,10 @@ def refusal(folder: Path, config: dict[str, Any], *, offline: bool = False) -> T
 
 
 def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tuple[Any, Any]:
-    """Return the class and the config object, made by the repository's own code.
+    """Run the repository's own code to make the model's class and its config object, and return both.
 
     Raises:
-        TargetError: That code raised, or is missing.
+        TargetError: That code raised, is missing, or `auto_map` does not name it.
     """
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -167,12 +180,12 @@ def load(folder: Path, config: dict[str, Any], *, offline: bool = False) -> tupl
 
 
 def _name(folder: Path) -> str:
-    """Return the repository's id for a folder in the Hub's cache; for any other folder its path."""
+    """Return the repo id of a folder in the Hub's cache; for any other folder its path."""
     return choose.repo_of(folder) or str(folder)
 
 
 def _texts(config: dict[str, Any]) -> list[str]:
-    """Return the classes of configs and models in `auto_map`; tokenizers and processors are not loaded from code."""
+    """Return `auto_map`'s entries for configs and models; tokenizers and processors are not loaded from code."""
     table = config.get("auto_map")
     return [
         text
@@ -196,7 +209,11 @@ def _reference(folder: Path, text: str) -> Reference:
 
 
 def _home(folder: Path, reference: Reference, offline: bool) -> Path:
-    """Return the folder of the repository that holds a class."""
+    """Return the folder of the repository that holds a class, fetching its file from another repository if needed.
+
+    Raises:
+        TargetError: The file of the class cannot be fetched, or does not exist.
+    """
     if reference.repo is None:
         return folder
     try:
@@ -211,7 +228,7 @@ def _home(folder: Path, reference: Reference, offline: bool) -> Path:
 
 
 def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], Path | None]:
-    """Return a function that returns a file of a repository by its name, or None when there is none."""
+    """Return a function from the name of a repository's file to its path, or None when there is none."""
 
     def get(name: str) -> Path | None:
         if reference.repo is not None:
@@ -222,7 +239,11 @@ def _getter(home: Path, reference: Reference, offline: bool) -> Callable[[str], 
 
 
 def _with_imports(module: str, get: Callable[[str], Path | None], home: Path) -> list[str]:
-    """Return the names of a module's file and, recursively, of the repository's files that it imports."""
+    """Return the names of a module's file and, recursively, of the repository's files that it imports.
+
+    Raises:
+        TargetError: One of the files is missing, or cannot be parsed as Python.
+    """
     waiting, found = [f"{module}.py"], list[str]()
     while waiting:
         name = waiting.pop(0)
@@ -241,7 +262,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _imported(path: Path, name: str) -> list[str]:
-    """Return the names of the files that a file imports from its own folder, by the rule of transformers."""
+    """Return the names of the repository's files that a file imports, as transformers finds them."""
     from transformers.dynamic_module_utils import get_relative_imports
 
     _parsed(path)
@@ -267,7 +288,7 @@ def _parsed(path: Path) -> str:
     """Return the text of a Python file that can be parsed.
 
     Raises:
-        TargetError: The text is not Python; the message gives the line.
+        TargetError: The file cannot be read, or is not Python; the message gives the line.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -31,11 +31,11 @@ class ConfigError(SnapshotError):
 
 
 class ShardError(SnapshotError):
-    """The index of the weights and the weight files in the folder contradict each other."""
+    """The index of the weights is missing or unusable, or does not agree with the weight files in the folder."""
 
 
 class WeightsError(SnapshotError):
-    """A weight file is truncated or damaged."""
+    """A weight file cannot be read, or is truncated or damaged."""
 
 
 class NoWeightsError(SnapshotError):
@@ -86,7 +86,7 @@ _FLOATING = ("float64", *_LOADED)
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a weight file, as its header describes it."""
+    """One tensor of a weight file, as its header describes it; `nbytes` is its stored size."""
 
     dtype: str  #: PyTorch's name; safetensors' own name where PyTorch has none
     shape: tuple[int, ...]
@@ -126,8 +126,8 @@ def inspect(folder: Path) -> Snapshot:
     """Validate a model folder and describe its weights without reading its tensors.
 
     Raises:
-        SnapshotError: The path is not a folder, or a file in it is wrong; the subclass and the message say how.
-            `NoWeightsError` also stands for weight files without tensors.
+        SnapshotError: The path is not a folder, or a file in it is missing or wrong; the subclass and the message say
+            how. `NoWeightsError` also stands for weight files without tensors.
     """
     if not folder.is_dir():
         raise SnapshotError(f"{folder}: no such folder.", "Name a folder with config.json and weights.")
@@ -157,10 +157,10 @@ def inspect(folder: Path) -> Snapshot:
 
 
 def without_weights(folder: Path) -> Snapshot:
-    """Return a model folder that needs only its config, or its index if it is a diffusers pipeline.
+    """Describe a model folder by its config only, or by the index of a diffusers pipeline, as one without weights.
 
     Raises:
-        ConfigError: `config.json` is missing or malformed.
+        ConfigError: `config.json` or the index is missing or malformed.
     """
     if (folder / PIPELINE_INDEX).is_file():
         index = _read_json(folder / PIPELINE_INDEX, ConfigError)
@@ -185,7 +185,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """Return the tensors in the header of the safetensors file `path`, by name.
 
     Raises:
-        WeightsError: The file is truncated, damaged, or a Git LFS pointer.
+        WeightsError: The file cannot be read, is truncated, damaged or a Git LFS pointer, or its size is not the one
+            that its header describes.
     """
     if kind := toml.kind_of(path):
         raise WeightsError(f"{path}: is {kind}, not a file.", "Download it again.")
@@ -208,7 +209,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, StoredTensor]:
-    """Parse the JSON header of a safetensors file and compare it with the file's size.
+    """Parse the JSON header of a safetensors file into its tensors by name, and compare it with the file's size.
 
     Args:
         name: The name of the file, for errors.
@@ -231,7 +232,11 @@ def parse_header(name: str, header: bytes, data_bytes: int | None) -> dict[str, 
 
 
 def _tensors(path: str, header: dict[str, Any], data_bytes: int | None) -> dict[str, StoredTensor]:
-    """Return the entries of a header, checked against each other and against the number of bytes in the file."""
+    """Return the entries of a header, checked against each other and against the number of bytes in the file.
+
+    Raises:
+        WeightsError: An entry is malformed, tensors overlap or leave a gap, or the bytes are too many or too few.
+    """
     tensors: dict[str, StoredTensor] = {}
     ranges: list[tuple[int, int, str]] = []
     for name, entry in header.items():
@@ -270,7 +275,12 @@ def _tensors(path: str, header: dict[str, Any], data_bytes: int | None) -> dict[
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
-    """Return the names of the safetensors files that make up the model."""
+    """Return the names of the safetensors files that make up the model, in the order of precedence of transformers.
+
+    Raises:
+        ShardError: Shards are missing, or have no usable index.
+        NoWeightsError: There are no safetensors; `PickledWeightsError` when there are pickles.
+    """
     if (folder / SINGLE).exists():  # before the index, in the same order as transformers
         return (SINGLE,)
     if (folder / INDEX).is_file():
@@ -318,7 +328,11 @@ def _indexed_files(index: Path) -> tuple[str, ...]:
 
 
 def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> None:
-    """Check that each tensor of the index is in the shard that the index names."""
+    """Check that each tensor of the index is in the shard that the index names.
+
+    Raises:
+        ShardError: A tensor is not in its shard.
+    """
     weight_map: dict[str, str] = _read_json(index, ShardError)["weight_map"]
     absent = [name for name, file in weight_map.items() if name not in tensors[file]]
     if absent:
@@ -330,7 +344,7 @@ def _check_index(index: Path, tensors: dict[str, dict[str, StoredTensor]]) -> No
 
 
 def is_dtype(name: str) -> bool:
-    """Return whether safetensors files are known to hold a dtype, by PyTorch's name."""
+    """Return whether this is PyTorch's name of a dtype that safetensors files can hold."""
     return any(name == known for known, _ in _DTYPES.values())
 
 
@@ -339,8 +353,9 @@ def loaded_bytes(dtypes: dict[str, int], stored: int, dtype: str) -> int:
 
     Args:
         dtypes: The number of elements by stored dtype.
-        stored: The stored size in bytes.
-        dtype: The dtype in which floating-point weights are loaded; `"auto"` keeps the stored dtype.
+        stored: The stored size in bytes, which is returned where any stored dtype is not a plain floating one.
+        dtype: The dtype in which floating-point weights are loaded: `"float32"`, `"bfloat16"` or `"float16"`; any
+            other, such as `"auto"`, keeps the stored dtype.
     """
     width = _LOADED.get(dtype)
     if width is None or any(name not in _FLOATING for name in dtypes):
@@ -401,7 +416,7 @@ _WITHOUT_CONFIG = (
 
 
 def _gguf_files(folder: Path) -> list[Path]:
-    """Return the GGUF models of a folder: of a model in parts its first, and no encoder of images or sound."""
+    """Return a folder's GGUF models: only the first of a model's parts, and no encoders if there is another."""
     files = [one for one in sorted(folder.glob("*.gguf")) if not re.search(r"-of-\d+\.gguf$", one.name)]
     parts = [one for one in sorted(folder.glob("*.gguf")) if re.search(r"-0*1-of-\d+\.gguf$", one.name)]
     found = sorted([*files, *parts])
@@ -414,7 +429,11 @@ def _some(files: Sequence[Path]) -> str:
 
 
 def remarks(folder: Path) -> list[str]:
-    """Return sentences on the weight files of a folder whose config is judged; none where they load as they are."""
+    """Return sentences on weight files that do not load as they are, or that a prediction does not cover.
+
+    They are for a folder whose config is judged without reading its weights; for a folder with only a config, and for
+    one with sound safetensors, there are none.
+    """
     found = []
     try:
         for name in _weight_files(folder):

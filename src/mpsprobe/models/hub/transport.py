@@ -28,15 +28,15 @@ _STALL_S = 60.0
 
 
 class NotTheHubError(Exception):
-    """A reply does not come from the Hub."""
+    """A reply is not one that the Hub would give, so something else answered in its place."""
 
 
 class UnusableTokenError(Exception):
-    """The token holds characters that no token has, so it cannot be sent."""
+    """The token holds characters outside printable ASCII, so it cannot be sent in a header."""
 
 
 class StalledTransferError(TimeoutError):
-    """A connection is open but transfers almost nothing."""
+    """A connection is open but transfers fewer bytes than `LEAST_RATE` allows."""
 
 
 class BrokenTransferError(ConnectionError):
@@ -59,10 +59,10 @@ class Reply:
 
 
 def seconds_of(variable: str, otherwise: float) -> float:
-    """Return a time limit in seconds from an environment variable.
+    """Return a time limit in seconds from an environment variable; `otherwise` when it is unset or empty.
 
     Raises:
-        UsageError: Its value is not a positive number.
+        UsageError: Its value is not a positive finite number.
     """
     text = os.environ.get(variable, "").strip()
     if not text:
@@ -87,7 +87,10 @@ def library() -> Any:
 
 
 def network_errors() -> tuple[type[BaseException], ...]:
-    """Return the exception types of connections that cannot be made, break or stall, for an `except` clause."""
+    """Return the exception types of connections that cannot be made, break or stall, for an `except` clause.
+
+    They are those of the HTTP library that huggingface_hub uses, and Python's own.
+    """
     module = library()
     if hasattr(module, "RequestException"):
         return (module.RequestException, ConnectionError, TimeoutError)
@@ -102,11 +105,14 @@ def get(url: str, begin: int = 0, end: int | None = None, limit_s: float = 0.0) 
         url: The address.
         begin: The position of the first byte.
         end: The position after the last byte.
-        limit_s: The seconds without data after which it is given up; HF_HUB_DOWNLOAD_TIMEOUT where that is
+        limit_s: The seconds without data after which the request is given up; HF_HUB_DOWNLOAD_TIMEOUT where that is
             longer.
 
     Raises:
         UnusableTokenError: The token holds characters that no token has.
+        NotTheHubError: The status of a successful reply is neither 200 nor 206.
+        StalledTransferError: The body arrives too slowly; raised while it is read.
+        UsageError: MPSPROBE_STALL_TIMEOUT is not a positive number.
         Exception: An exception of huggingface_hub or its HTTP library, which `failures.translate` translates.
     """
     from huggingface_hub import constants, utils
@@ -138,7 +144,12 @@ def _reply(response: Any, chunks: Iterator[bytes]) -> Reply:
 
 
 def _of_requests(response: Any) -> Iterator[bytes]:
-    """Yield the body of a `requests` response as it arrives; the response's own iterator waits for whole chunks."""
+    """Yield the body of a `requests` response as it arrives; the response's own iterator waits for whole chunks.
+
+    Raises:
+        TimeoutError: Nothing arrived within the time limit.
+        BrokenTransferError: The connection ended early.
+    """
     raw = response.raw
     if not hasattr(raw, "read1"):
         yield from response.iter_content(1 << 16)
@@ -155,10 +166,10 @@ def _of_requests(response: Any) -> Iterator[bytes]:
 
 
 def _watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield chunks while they arrive fast enough; the time that their reader takes does not count.
+    """Yield chunks while they arrive fast enough; the time that the consumer takes does not count.
 
     Raises:
-        StalledTransferError: Less than `LEAST_RATE` arrived for `MPSPROBE_STALL_TIMEOUT` seconds.
+        StalledTransferError: Less than `LEAST_RATE` bytes per second arrived for `MPSPROBE_STALL_TIMEOUT` seconds.
     """
     limit = seconds_of("MPSPROBE_STALL_TIMEOUT", _STALL_S)
     waited, count = 0.0, 0
@@ -177,10 +188,18 @@ def _watched(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def read(url: str, begin: int = 0, end: int | None = None, *, most: int, limit_s: float = 0.0) -> bytes:
-    """Return bytes `begin` to `end` of an address, at most `most` of them, even if the server ignores ranges.
+    """Return the bytes of an address from `begin` to `end` (exclusive), even if the server sends more than this range.
+
+    Args:
+        url: The address.
+        begin: The position of the first byte.
+        end: The position after the last byte; None for the rest.
+        most: The greatest number of bytes to return.
+        limit_s: The seconds without data after which the request is given up.
 
     Raises:
-        NotTheHubError: The answer holds more than `most` bytes although no end was requested.
+        NotTheHubError: The server ignores a `begin` above 0, or sends more than `most` bytes although no end was
+            given.
         Exception: The request failed; see `get`.
     """
     wanted = most if end is None else min(end - begin, most)
