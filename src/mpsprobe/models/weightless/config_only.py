@@ -65,11 +65,13 @@ _PACKED = re.compile(r"gptq|awq|fp8|fp4|int[48]|[248]-?bit|modelopt|quant|w[48]a
 def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> Path:
     """Return the folder in the Hub's cache that holds a repository's config and other small files.
 
-    Offline, missing files other than the config are ignored.
+    Files of its own code are fetched too, if its class is one. Offline, missing files other than the config are
+    ignored.
 
     Raises:
-        UsageError: The repository has no config.json.
-        TargetError: The Hub cannot be asked, or refuses; see `hub.client.preflight`.
+        UsageError: The repository has neither config.json nor model_index.json.
+        TargetError: The Hub refuses, or cannot be asked for a file that is not in the cache; or the config or the
+            repository's code cannot be read.
     """
     config = client.fetch_file(repo, "config.json", revision, offline=offline)
     if config is not None:
@@ -95,7 +97,7 @@ def fetch(repo: str, revision: str | None = None, *, offline: bool = False) -> P
 
 
 def _of_parts(folder: Path) -> list[str]:
-    """Return the names of small files of a pipeline's parts, such as `unet/config.json`."""
+    """Return the names of the small files that a pipeline's parts may have, such as `unet/config.json`."""
     names = []
     for part, value in snapshot.without_weights(folder).config.items():
         if not (isinstance(value, list) and any(value) and part.isidentifier()):
@@ -112,7 +114,11 @@ def _of_parts(folder: Path) -> list[str]:
 
 
 def obtain(ref: TargetRef) -> Snapshot:
-    """Make, find or fetch a target's config and other small files, never its weights.
+    """Make, find or fetch a target's config and other small files, never its weights, and describe them.
+
+    For a PEFT adapter they are those of its base model; for a user's file, a GGUF file and a class the description has
+    only a folder. Where the Hub cannot be reached or the repository is gated, the profile's stand-in may take its
+    place.
 
     Raises:
         MpsprobeError: The files cannot be made, found or fetched.
@@ -146,16 +152,18 @@ def make(
 ) -> tuple[Adapter, list[str]]:
     """Make the adapter that loads a target without stored weights, and list what `--shrink` changed.
 
-    A profile with its own adapter keeps it; every other model gets `RandomInitAdapter`.
+    A profile with its own adapter keeps it; every other model gets `RandomInitAdapter`. For a profile that names a
+    package, the list also holds findings in its source.
 
     Args:
         ref: The target.
         folder: The folder with its config; see `obtain`.
         weights: `RANDOM`, or `NONE` for a memoryless device.
-        say: A function that is called with the names of foreign code files before they run.
+        say: A function that is called with a line for each file of the repository's code that will run.
 
     Raises:
-        MpsprobeError: The config names no available class, or cannot be shrunk.
+        MpsprobeError: The config names no available class or cannot be shrunk, or the user did not agree to the
+            target's code.
     """
     adapter, changes = _make(ref, folder, weights, say)
     return trained(adapter, ref.settings), changes
@@ -178,7 +186,7 @@ def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lamb
     """Return the class and config of a target, whatever adapter its profile names; see `make` for the arguments.
 
     Raises:
-        MpsprobeError: The config names no class that can be imported.
+        MpsprobeError: The class cannot be imported, is code without consent, or its config cannot be read.
     """
     if ref.gguf is not None:
         return gguf.blueprint(ref.gguf)
@@ -195,7 +203,11 @@ def blueprint_of(ref: TargetRef, folder: Path, say: Callable[[str], None] = lamb
 
 
 def _adapter_of(ref: TargetRef) -> PeftAdapter | None:
-    """Return the PEFT adapter in a folder or repository; None for any other target."""
+    """Return the PEFT adapter in a folder or repository without a config.json; None for any other target.
+
+    Raises:
+        TargetError: The adapter's config is damaged, or the Hub cannot be asked.
+    """
     if ref.folder is not None:
         return peft.read(ref.folder)
     if (
@@ -211,7 +223,7 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
     """Return the folder with the config of an adapter's base model, found on this machine or fetched.
 
     Raises:
-        TargetError: The base model is neither on this machine nor on the Hub.
+        TargetError: The base model's config is not on this machine and cannot be fetched.
     """
     found = adapter.base_folder
     if found is not None:
@@ -228,7 +240,11 @@ def _base_of(adapter: PeftAdapter, offline: bool) -> Path:
 def random_init(
     blueprint: Blueprint, profile: Profile, weights: Weights, *, shrink: bool = False
 ) -> tuple[RandomInitAdapter, list[str]]:
-    """Make the adapter of a class and config, and return it with sentences about what `shrink` changed."""
+    """Make the adapter of a class and config, shrunk on request.
+
+    Returns:
+        The adapter, and sentences about what `shrink` changed.
+    """
     blueprint, changes = shrunk(blueprint) if shrink else (blueprint, [])
     adapter = RandomInitAdapter(blueprint.folder or Path(), profile, blueprint)
     adapter.weights = weights
@@ -244,7 +260,7 @@ class TargetSize:
 
 
 def size(adapter: Adapter, dtype: str) -> TargetSize | None:
-    """Return the size of the model that an adapter loads, without its memory; None when its class needs values."""
+    """Return the size of the model that an adapter loads, built on the meta device; None when that fails."""
     before, adapter.weights = adapter.weights, Weights.NONE
     nowhere = torch.device("meta")
     try:
@@ -266,7 +282,11 @@ def _names(profile: Profile, repo: str) -> bool:
 
 
 def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[str]]:
-    """Make the adapter that the target's profile names, without stored weights."""
+    """Make the adapter that the target's profile names, without stored weights; see `make` for the result.
+
+    Raises:
+        UsageError: The adapter cannot shrink its model, and `--shrink` is given.
+    """
     adapter = make_adapter(ref.profile, folder)
     adapter.weights = weights
     changes = adapter.shrink() if ref.shrink else []
@@ -281,7 +301,7 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
 
 
 def import_from_here() -> None:
-    """Allow a class to be imported from the working directory, after all that is installed.
+    """Append the working directory to `sys.path`, so that a class can be imported from it, after installed ones.
 
     If it came first, as with `python -m`, everything would import a `json.py` in that folder.
     """
@@ -295,11 +315,12 @@ _PLACES = 12
 
 
 def source_findings(package: str, torch: str | None = None) -> list[str]:
-    """Return one sentence for each rule that finds errors or warnings in a package's source or scripts.
+    """Return a sentence for each rule that finds errors or warnings in a package's source, with up to 12 places.
 
     Args:
         package: The dotted name; a package that is not installed has no findings.
-        torch: The torch release of the target Mac; None for the installed one.
+        torch: The torch release of the target Mac, without findings if there is no data on it; None for the
+            installed one.
     """
     try:
         found = scan(of_package(package), Options(torch=torch or metadata.version("torch")))

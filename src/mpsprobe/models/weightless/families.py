@@ -22,8 +22,8 @@ class Family:
             (`MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` is `FOR_CAUSAL_LM`).
         feeds: The arguments of `forward` that its models get in addition to required ones, if they have them.
         runs: `"generate"` or `"forward"`.
-        rows: The number of rows of the batch: two texts, the second padded, where several are usually embedded or
-            classified at once.
+        rows: The number of rows of the batch: 2 for models that usually embed or classify several texts at once, of
+            which the second is padded.
     """
 
     name: str
@@ -107,7 +107,7 @@ OTHER = Family("model", (), (*_TEXT, *_IMAGE, "input_features", "input_values"))
 
 
 def family_of(class_name: str) -> Family:
-    """Return the family of a transformers class; `OTHER` when no table lists it."""
+    """Return the first family whose tables list a transformers class; `OTHER` when none does."""
     for family in FAMILIES:
         if any(class_name in _classes(table) for table in family.tables):
             return family

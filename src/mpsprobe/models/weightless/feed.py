@@ -15,7 +15,7 @@ KEY = "mpsprobe"
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a config states of one tensor of the input: its shape and its values.
+    """The shape and values of one tensor of the input, as a config states them.
 
     Attributes:
         shape: The shape.
@@ -28,7 +28,10 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     below: int = 2
 
     def make(self, weights: torch.dtype) -> Tensor:
-        """Make the tensor: a ramp, which is reproducible and not constant.
+        """Make the tensor: floats rise from -1 to 1, integers count from 0 below `below`, and start again.
+
+        Args:
+            weights: The dtype of the weights.
 
         Raises:
             UsageError: There is no such dtype in torch.
@@ -54,7 +57,11 @@ class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: str = "forward"
 
     def make(self, weights: torch.dtype) -> dict[str, Any]:
-        """Make the arguments on the CPU; floating-point tensors in the dtype of the weights."""
+        """Make the arguments on the CPU; tensors of dtype `"float"` get the dtype of the weights.
+
+        Raises:
+            UsageError: There is no dtype of a stated name in torch.
+        """
         return {
             name: value.make(weights) if isinstance(value, TensorSpec) else value
             for name, value in self.inputs.items()
@@ -63,6 +70,10 @@ class StatedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def take(values: dict[str, Any], where: str) -> StatedInput | None:
     """Remove the key `mpsprobe` from a config and return its value; None where there is none.
+
+    Args:
+        values: The content of the config, which is changed.
+        where: The name of the file, for errors.
 
     Raises:
         UsageError: The value does not fit the schema of `StatedInput`.

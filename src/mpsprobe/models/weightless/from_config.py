@@ -50,13 +50,13 @@ class Blueprint:
 
     Attributes:
         name: The target as the user named it.
-        model_class: A `PreTrainedModel`, or any other `nn.Module`.
-        config: Its config object; for another `nn.Module` a dict of constructor arguments.
+        model_class: A `PreTrainedModel`, any other `nn.Module`, or a function that makes one.
+        config: Its config object; for a class or function without one, a dict of its arguments.
         folder: The folder that may hold a tokenizer or processor; None when there is no folder.
         notes: Sentences about decisions that were made for the user.
-        feed: The input of the model, where its config file states it; see `models.weightless.feed`.
-        quantised: How its checkpoint is quantised, where the config states it; the model is built with plain
-            weights.
+        feed: The input of the model, if its config file states it (see `models.weightless.feed`); else None.
+        quantised: How its checkpoint is quantised; None where nothing states it. The model is built with plain
+            weights in any case.
     """
 
     name: str
@@ -69,12 +69,12 @@ class Blueprint:
 
     @property
     def library(self) -> str:
-        """Return the library whose `from_pretrained` loads its weights."""
+        """Return the library whose `from_pretrained` loads its weights: `diffusers`, or else `transformers`."""
         return "diffusers" if self.model_class.__module__.partition(".")[0] == "diffusers" else "transformers"
 
     @property
     def is_pretrained(self) -> bool:
-        """Return whether the class follows transformers, so that its config object determines its input."""
+        """Return whether the class has a config object, as in transformers, that determines its input."""
         return not isinstance(self.config, dict)
 
 
@@ -83,14 +83,16 @@ def of_folder(
 ) -> Blueprint:
     """Return the class and config of a folder that holds at least `config.json`.
 
+    Without a class in its config, the class is the plain model of its `model_type`.
+
     Args:
         folder: The folder of a model, which need not hold weights.
-        name: The target as the user named it.
+        name: The target as the user named it; `""` for the folder's path.
         trust_remote_code: Whether to run the repository's own code if its class is not one of transformers'.
         offline: Whether to search for code of another repository in the cache only.
 
     Raises:
-        TargetError: The config names no available class; the hint says what would help.
+        TargetError: The config or its class cannot be used; the hint says what would help.
     """
     raw = read_config(folder)
     named = architecture(raw)
@@ -121,7 +123,7 @@ def of_folder(
 
 
 def of_config(raw: dict[str, Any], name: str) -> Blueprint:
-    """Return the class and config for the content of a `config.json` that is not in a folder.
+    """Return the class and config for `raw`, the content of a `config.json` that is not in a folder.
 
     Raises:
         TargetError: The installed transformers cannot read the config, or has no such class.
@@ -135,11 +137,11 @@ def of_config(raw: dict[str, Any], name: str) -> Blueprint:
 
 
 def of_class(spec: str, config_file: Path | None) -> Blueprint:
-    """Return a class by its path, with a JSON file of its config (or of its constructor's arguments).
+    """Import a class, or a function that makes a model, and return it with its config or arguments.
 
     Args:
         spec: The path as `package.module:Class`.
-        config_file: The JSON file; None where the class needs none.
+        config_file: A JSON file with its config, or with its constructor's arguments; None where it needs none.
 
     Raises:
         UsageError: The spec, the class or the file cannot be used.
@@ -181,10 +183,11 @@ def build(
         attention: The attn_implementation; `""` for the default of the class.
         initialise: Whether to draw random weights from a fixed seed. They are drawn in the dtype that the config
             states, as if a checkpoint held them, so that they are the same in every dtype. Otherwise large
-            parameters have no values, for a memoryless device.
+            parameters have no values, for a memoryless device, unless the constructor itself computes with them.
 
     Raises:
         TargetError: The class cannot be built from this config.
+        UsageError: There is no such dtype in torch.
     """
     weights_dtype = dtype_of(config, dtype)
     if dtype != "auto" and isinstance(
@@ -217,7 +220,7 @@ def build(
 def _constructed(
     cls: type[nn.Module], config: Any, device: torch.device, dtype: torch.dtype, attention: str, *, draw: bool
 ) -> nn.Module:
-    """Construct a model in eval mode; without `draw`, parameters are on `device` and only small ones have values."""
+    """Construct a model in eval mode; without `draw`, only small parameters have values, the rest is on `device`."""
     weightless = contextlib.nullcontext() if draw else _no_weights(device)
     step = ""
     if isinstance(config, dict):
@@ -248,14 +251,14 @@ def _constructed(
 def _in_another(
     drawn: nn.Module, cls: type[nn.Module], config: Any, dtype: torch.dtype, attention: str
 ) -> nn.Module:
-    """Return the model with its weights cast to another dtype, as if a checkpoint had stored them in it."""
+    """Build the model again in another dtype, with the drawn weights cast to it, as if a checkpoint had stored them."""
     model = _constructed(cls, config, _CPU, dtype, attention, draw=False)
     model.load_state_dict(drawn.state_dict())
     return model
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
-    """Return the class with this name in the installed transformers.
+    """Return the class `named` in the installed transformers; errors mention `folder`, and the release in `raw`.
 
     Raises:
         TargetError: There is none, or it needs a package that is not installed.
@@ -292,7 +295,7 @@ def _auto_config(folder: Path, raw: dict[str, Any]) -> Any:
 
 
 def _correction(raw: dict[str, Any], file: Path | None = None) -> str:
-    """Return the next step for a config that transformers cannot read."""
+    """Return the next step for a config that transformers cannot read or build from."""
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -325,7 +328,7 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 
 
 def prepared(config: Any) -> tuple[Any, list[str]]:
-    """Return a config from which a model can be built here, and sentences about what was changed in it."""
+    """Remove quantisation and CUDA kernels from a config, and return it with notes on kernels and missing dtype."""
     notes = []
     quantised = quantisation.find(config.to_dict())
     for part in (config, getattr(config, "text_config", None)):
@@ -352,7 +355,7 @@ def _no_weights(device: torch.device) -> Iterator[None]:
     """Put new parameters on a memoryless device and skip their initialisation, while the context lasts.
 
     Everything else that a constructor computes (frequencies, position tables) is computed on the CPU and moved
-    later, as in `from_pretrained` (accelerate's init_empty_weights); float64 that exists only there is not a fault.
+    later, as in `from_pretrained` (accelerate's init_empty_weights), so its float64 tensors on the CPU are no fault.
     """
     try:  # transformers 5
         no_init_weights = importlib.import_module("transformers.initialization").no_init_weights
@@ -374,7 +377,7 @@ def _no_weights(device: torch.device) -> Iterator[None]:
 
 
 class _HugeElsewhere(TorchFunctionMode):
-    """Make tensors that are too large for the host's memory on a memoryless device.
+    """Make empty tensors of more than `_HUGE` elements on a memoryless device instead of the CPU.
 
     transformers 5 makes all experts of a layer as one parameter, `torch.empty(256, 4096, 7168)`: 30 GB on the CPU,
     before it can be moved. No code reads an empty tensor, so it may be created elsewhere.
@@ -443,7 +446,10 @@ def _imported(spec: str) -> type[nn.Module]:
 
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
-    """Turn an exception of a model's class or config into a `TargetError` of one line while the block runs."""
+    """Turn an exception of a model's class or config into a `kind` with `what` and `hint` while the block runs.
+
+    A conflict of installed packages that explains the exception takes the place of both texts.
+    """
     try:
         yield
     except (TargetError, UsageError):

@@ -40,13 +40,13 @@ _MOST = 1 << 24
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a GGUF file says of the model.
+    """The contents of a GGUF file's header.
 
     Attributes:
         path: The path of the file.
-        metadata: The metadata by key; an array longer than 64 is replaced by its length.
+        metadata: The metadata by key; an array of more than 64 values is replaced by its length.
         parameters: The number of elements of all tensors.
-        nbytes: The size of all tensors in bytes.
+        nbytes: The size of all tensors in bytes, without those of an unknown type.
         types: The number of elements by ggml's type, most common first.
         tensors: The names of the tensors.
     """
@@ -65,7 +65,7 @@ class Header:
 
     @property
     def quantised(self) -> Quantised:
-        """Return how the weights of the file are quantised."""
+        """Return how the weights are quantised: the commonest type, and the mean number of bits of a weight."""
         method = next(one for one in quantisation.methods() if one.id == "gguf")
         bits = self.nbytes * 8 / self.parameters if self.parameters else 0.0
         most = next(iter(self.types), "")
@@ -76,7 +76,7 @@ def read(path: Path) -> Header:
     """Read the header of a GGUF file, without its tensors.
 
     Raises:
-        TargetError: The file is not a GGUF file, or is truncated.
+        TargetError: The file cannot be read, is truncated, or is not a GGUF file of a known version.
     """
     try:
         with path.open("rb") as file:
@@ -94,7 +94,8 @@ def blueprint(path: Path) -> Blueprint:
     """Return the transformers class and config of a GGUF file, by transformers' own table.
 
     Raises:
-        TargetError: The file is damaged, or transformers does not know its architecture.
+        TargetError: The file is damaged, is an encoder or a LoRA adapter, or transformers does not know its
+            architecture.
     """
     header = read(path)
     if header.metadata.get("general.type") == "mmproj" or header.architecture == "clip":
@@ -127,7 +128,7 @@ def _of_projector(path: Path) -> str:
 
 
 def next_step(path: Path) -> str:
-    """Return the command that runs a GGUF file on a Mac."""
+    """Return a sentence with the llama.cpp command that runs a GGUF file on a Mac's GPU."""
     return f"llama.cpp runs it on the GPU as it is: llama-cli -m {path} (brew install llama.cpp)."
 
 
@@ -194,7 +195,11 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _config(header: Header) -> dict[str, Any]:
-    """Return the `config.json` for a GGUF file, by transformers' table of GGUF's keys."""
+    """Return the `config.json` for a GGUF file, by transformers' table of GGUF's keys.
+
+    Raises:
+        TargetError: The table lacks the architecture, or transformers has no class of it that generates text.
+    """
     from transformers.integrations import ggml
     from transformers.models.auto import modeling_auto
 

@@ -72,7 +72,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class RequiredArgument:
-    """An argument that a forward pass cannot do without.
+    """An argument that a forward pass cannot do without, or that its constructor's values make necessary.
 
     Attributes:
         name: The name of the argument.
@@ -84,7 +84,7 @@ class RequiredArgument:
 
 
 def required(forward: Any) -> list[RequiredArgument]:
-    """Return the arguments that a forward pass requires, without `self`."""
+    """Return the arguments of a forward pass that have no default, without `self`, `*args` and `**kwargs`."""
     needs = []
     for name, parameter in inspect.signature(forward).parameters.items():
         kinds = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY, parameter.POSITIONAL_ONLY)
@@ -94,12 +94,12 @@ def required(forward: Any) -> list[RequiredArgument]:
 
 
 def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess | None:
-    """Return inputs that the forward pass of a model accepts; None when no guess fits.
+    """Return inputs that the forward pass of a model accepts; None when none of the guesses fits.
 
     Args:
         model: A model on the meta device, or a small one on the CPU.
         values: The arguments of its constructor.
-        dtype: The dtype of floating-point inputs.
+        dtype: The dtype of floating-point inputs in the result; they are tried in the dtype of the weights.
     """
     needs = required(model.forward)
     if not needs:  # *args, or no arguments; most such models take one tensor
@@ -128,7 +128,7 @@ def guess(model: nn.Module, values: dict[str, Any], dtype: torch.dtype) -> Guess
 
 
 def may_run(model: nn.Module) -> bool:
-    """Return whether a model is small enough to try its forward pass with values."""
+    """Return whether a model has at most `_SMALL` parameters, so that its forward pass is tried on the CPU."""
     return sum(parameter.numel() for parameter in model.parameters()) <= _SMALL
 
 
@@ -136,7 +136,7 @@ def may_run(model: nn.Module) -> bool:
 
 
 class _Sizes:
-    """The sizes to guess with, from the constructor's values and the model's first layers."""
+    """The sizes of made-up inputs, from the constructor's values, the model's attributes and its first layers."""
 
     def __init__(self, model: nn.Module, values: dict[str, Any]) -> None:
         self._values = values
@@ -160,12 +160,12 @@ class _Sizes:
         return None
 
     def stated(self, name: str) -> int | None:
-        """Return the integer in the argument or attribute with this name; None where there is none."""
+        """Return the integer under this name among arguments, config and attributes; None where there is none."""
         return self._of((name,))
 
     @property
     def channels(self) -> int:
-        """Return the number of channels that the model's images have."""
+        """Return the number of channels of the model's images; 3 where nothing states it."""
         conv = next((one for one in self.first if isinstance(one, nn.Conv2d)), None)
         return conv.in_channels * 1 if conv is not None else self._of(_CHANNELS) or 3
 
@@ -182,19 +182,25 @@ class _Sizes:
 
     @property
     def width(self) -> int | None:
-        """Return the width of a vector; None where nothing states it."""
+        """Return the last dimension of the model's input vectors; None where nothing states it."""
         linear = next((one for one in self.first if isinstance(one, nn.Linear)), None)
         return self._of(_WIDTH) or (linear.in_features if linear is not None else None)
 
     @property
     def vocabulary(self) -> int:
-        """Return the number of tokens in the vocabulary."""
+        """Return the size of the vocabulary; 100 where nothing states it."""
         table = next((one for one in self._model.modules() if isinstance(one, nn.Embedding)), None)
         return self._of(_VOCABULARY) or (table.num_embeddings if table is not None else 100)
 
 
 def _candidates(need: RequiredArgument, sizes: _Sizes, text: str) -> Iterator[TensorSpec]:
-    """Yield guesses for one argument, the likeliest first."""
+    """Yield guesses for one argument, the likeliest first.
+
+    Args:
+        need: The argument.
+        sizes: The sizes that the model states.
+        text: The docstring's words about the argument; empty without any.
+    """
     name, said = need.name, f"{need.annotation} {text}"
     if _MASK.search(name):
         yield TensorSpec([1, _LENGTH], "bool", 1)
@@ -232,7 +238,7 @@ def _candidates(need: RequiredArgument, sizes: _Sizes, text: str) -> Iterator[Te
 
 
 def _into(layer: nn.Module, sizes: _Sizes, mel: bool) -> Iterator[TensorSpec]:
-    """Yield shapes that a model's first layer accepts."""
+    """Yield inputs that a layer accepts, one of the model's first; `mel` prefers the lengths of spectrograms."""
     if isinstance(layer, nn.Embedding):
         yield TensorSpec([1, _LENGTH], "int64", layer.num_embeddings)
     elif isinstance(layer, nn.Conv2d):
@@ -268,7 +274,7 @@ _AXES = {
 
 
 def _shape_in(text: str, sizes: _Sizes) -> list[int] | None:
-    """Return the shape that a docstring or an annotation states: `(B, C, H, W)`, `Float[Tensor, "batch seq dim"]`."""
+    """Return the shape in a text: `(B, C, H, W)`, `Float[Tensor, "batch seq dim"]`; None without a usable one."""
     found = re.search(r'[\(\["]\s*((?:[A-Za-z_0-9]+\s*[, x*]\s*){1,5}[A-Za-z_0-9]+)\s*[\)\]"]', text)
     if found is None:
         return None
@@ -301,14 +307,14 @@ _SHAPE = r"{name}`?\s*\(\s*`?(?:torch\.)?(?P<dtype>\w+)?`?[^()]*?of shape\s*`{{1
 
 
 def documented(cls: type, name: str) -> tuple[tuple[str, ...], str]:
-    """Return the names of an argument's axes and its dtype as the docstring of `forward` states them.
+    """Return the names of an argument's axes, and its dtype, as the docstring of `forward` states them.
 
     Args:
         cls: A model class.
         name: The name of an argument of its forward pass.
 
     Returns:
-        A pair such as `(("batch_size", "1", "time_steps"), "FloatTensor")`; empty where nothing is stated.
+        A pair such as `(("batch_size", "1", "time_steps"), "FloatTensor")`; each is empty where nothing is stated.
     """
     text = inspect.getdoc(getattr(cls, "forward", None)) or ""
     found = re.search(_SHAPE.format(name=rf"(?<!\w){re.escape(name)}"), text)
@@ -335,7 +341,10 @@ def _conditions(
 
 
 def _described(cls: type, name: str, *, first: bool = False) -> str:
-    """Return the sentence of a docstring that describes an argument; empty where there is none."""
+    """Return the lines of the class's or `forward`'s docstring on an argument; empty where there are none.
+
+    With `first`, a description of `x` counts for an argument that they do not mention.
+    """
     texts = [inspect.getdoc(cls) or "", inspect.getdoc(getattr(cls, "forward", None)) or ""]
     if first and name != "x" and not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
         name = "x"  # docstrings often call the first argument so, whatever its name
@@ -361,7 +370,7 @@ def _spelled(annotation: Any) -> str:
 
 
 def _in_turn(options: list[list[TensorSpec]]) -> Iterator[tuple[TensorSpec, ...]]:
-    """Yield combinations of guesses, the likeliest first."""
+    """Yield combinations of one guess for each argument, by the sum of their ranks, so the likeliest first."""
     unique = [list({(tuple(o.shape), o.dtype): o for o in one}.values()) for one in options]
     ranked = sorted(
         itertools.islice(itertools.product(*(list(enumerate(one)) for one in unique)), 4096),

@@ -19,14 +19,14 @@ from mpsprobe.models.weightless import guessed
 
 
 class ScriptOptions(argparse.Namespace):
-    """Options as scripts pass them to their models: read as attributes, by `in`, by key or by `get`."""
+    """Options as scripts pass them to their models, which are read as attributes, by `in`, by key or by `get`."""
 
     def __getitem__(self, name: str) -> Any:
         """Return a value by key, as a dict or an EasyDict does."""
         return vars(self)[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a value, or the default where there is none."""
+        """Return a value, or the default where there is none, as a dict does."""
         return vars(self).get(name, default)
 
 
@@ -42,11 +42,14 @@ _FETCHES: dict[str, Any] = {
 
 
 def at_hand(cls: type[nn.Module], values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return arguments with which a constructor needs neither CUDA nor a download, and notes on those that are added.
+    """Add arguments with which a constructor needs neither CUDA nor a download, where its defaults would.
 
     Args:
         cls: A class, or a factory.
-        values: Its arguments, which stay as they are.
+        values: Its arguments, which take precedence and stay as they are.
+
+    Returns:
+        All arguments, and a sentence in a list if any were added.
     """
     try:
         parameters = inspect.signature(cls).parameters
@@ -67,14 +70,15 @@ def at_hand(cls: type[nn.Module], values: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def construct(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """Make an object from a class or a factory and the values of a JSON object.
+    """Make a model from a class or a factory and the values of a JSON object.
 
     The values are the constructor's arguments. Where it takes one object that holds them all (`GPT(config)`), they
     become that object: the dataclass of its annotation, the only dataclass of its module with these fields, or a
     script's options.
 
     Raises:
-        TypeError: A factory made something else than a module.
+        TypeError: A factory made something other than a module.
+        Exception: What the constructor raises.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.construct(cls, values)
@@ -98,10 +102,10 @@ def inputs(
         cls: A class, or a factory.
         values: Its arguments.
         dtype: The dtype of floating-point inputs.
-        notes: A list to which a sentence about the made-up input is appended.
+        notes: A list to which a sentence about guessed inputs is appended.
 
     Raises:
-        TargetError: No input is stated, and no guess fits.
+        TargetError: The model cannot be built, or no input is stated and no guess fits.
     """
     if diffusers_inputs.knows(cls):
         return diffusers_inputs.make(cls, values, dtype)
@@ -141,7 +145,8 @@ def inputs(
 def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
     """Return whether a constructor computes with its weights, so that they need values.
 
-    It does where it calls one of its modules (strides, or a size found by a forward pass), even if shapes are enough.
+    True for one that calls a module (strides, or a size found by a forward pass), even if shapes would be enough, and
+    for one that raises on the meta device.
     """
     if diffusers_inputs.knows(cls):
         return False
@@ -158,9 +163,13 @@ def computes(cls: type[nn.Module], values: dict[str, Any]) -> bool:
 
 
 def moved(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return a model on a device; buffers that are sparse there, which the emulation does not follow, become dense.
+    """Return a model on a device, with sparse buffers made dense if the emulated device cannot hold them.
 
-    A release without sparse tensors on MPS refuses the move, as on a Mac. `made_dense` names the buffers otherwise.
+    `made_dense` names those buffers afterwards. On a release without sparse tensors on MPS the move raises, as on a
+    Mac.
+
+    Raises:
+        OutOfReachError: The move is beyond the emulation, and no sparse buffer is the cause.
     """
     try:
         return model.to(device)
@@ -172,7 +181,7 @@ def moved(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def made_dense(model: nn.Module, *, change: bool = False) -> list[str]:
-    """Return the names of sparse buffers, or of those that were; with `change` they become dense."""
+    """Return the names of buffers that this function has made dense; `change` first makes sparse ones so."""
     for path, module in model.named_modules():
         for name, buffer in module._buffers.items():
             if change and buffer is not None and buffer.layout is torch.sparse_coo:
@@ -182,7 +191,11 @@ def made_dense(model: nn.Module, *, change: bool = False) -> list[str]:
 
 
 def _somehow(cls: type[nn.Module], values: dict[str, Any]) -> nn.Module:
-    """Build a model without values where its constructor computes with none; otherwise build it on the CPU."""
+    """Build a model on the meta device, or on the CPU if that raises.
+
+    Raises:
+        TargetError: It cannot be built on the CPU either.
+    """
     try:
         with torch.device("meta"):
             return construct(cls, copy.deepcopy(values))
@@ -207,7 +220,10 @@ def _path(cls: Any) -> str:
 
 
 def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
-    """Return the class of the one object that a constructor takes; None where it takes the values themselves."""
+    """Return the class of the one object that a constructor takes; None where it takes the values themselves.
+
+    Where nothing names the class, it is `ScriptOptions`.
+    """
     parameters = list(inspect.signature(cls).parameters.values())
     first = parameters[0] if parameters else None
     needed = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
@@ -227,7 +243,7 @@ def _holder(cls: type[nn.Module], values: dict[str, Any]) -> Any:
 
 
 def _in_dataclasses(cls: type[nn.Module], values: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments in which objects of JSON have become the dataclasses that the constructor's annotations name."""
+    """Return the arguments, with JSON objects turned into the dataclasses that the constructor's annotations name."""
     found = dict(values)
     for name, parameter in inspect.signature(cls).parameters.items():
         value, annotation = values.get(name), parameter.annotation
@@ -239,7 +255,7 @@ def _in_dataclasses(cls: type[nn.Module], values: dict[str, Any]) -> dict[str, A
 
 
 def _fits(cls: type, values: dict[str, Any]) -> bool:
-    """Return whether a dataclass has a field for every value."""
+    """Return whether a class is a dataclass with a field for every value."""
     return (
         dataclasses.is_dataclass(cls) and {field.name for field in dataclasses.fields(cls)} >= values.keys()
     )

@@ -38,7 +38,7 @@ class Processors:
         self._accepted = set(inspect.signature(forward).parameters)
 
     def batch(self) -> dict[str, Any] | None:
-        """Return arguments for the model; None when the folder lacks a processor for one of them."""
+        """Return arguments for the model; None when the folder lacks a needed processor, or one of them fails."""
         wants_text = "input_ids" in self._family.feeds and "input_ids" in self._accepted
         wants_image = "pixel_values" in self._family.feeds and "pixel_values" in self._accepted
         wants_sound = bool({"input_features", "input_values"} & set(self._family.feeds))
@@ -125,7 +125,7 @@ _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def _slow() -> dict[str, Any]:
-    """Return the options that choose an image processor without torchvision."""
+    """Return the options with which transformers chooses an image processor that needs no torchvision."""
     from packaging.version import Version
     from transformers import __version__
 
@@ -134,7 +134,7 @@ def _slow() -> dict[str, Any]:
 
 
 def _image() -> Any:
-    """Return a ramp across and down as an array `(224, 224, 3)` of uint8."""
+    """Return a test image as an array `(224, 224, 3)` of uint8: ramps down, across, and of their difference."""
     ramp = torch.linspace(0, 255, _SIDE)
     down, across = torch.meshgrid(ramp, ramp, indexing="ij")
     return torch.stack([down, across, (down - across).abs()], dim=-1).to(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Any transformers model without its weights: built from its config, run on its processor's or made-up input."""
+"""An adapter for models without their weights: built from a config, run on their processors' or made-up input."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from mpsprobe.models.weightless.weights_dtype import dtype_of
 class RandomInitAdapter(Adapter):
     """An adapter that builds the class that a config names, and makes its input by its family.
 
-    Inputs come from the folder's tokenizer, image processor or feature extractor where it has them, and otherwise
-    are made up from the config; `notes` states which.
+    Its input is the one that a config file states; else one of the folder's tokenizer, image processor or feature
+    extractor; else one made up from the config, or from the code of a class outside transformers. `notes` states
+    which.
 
     Attributes:
         blueprint: The class and its config.
         family: The family of the class.
-        made_up: Whether its input was made up, because no processor or config file states it.
+        made_up: Whether the last input was made up, because no processor or config file gives it.
     """
 
     made_up = False
@@ -56,7 +57,10 @@ class RandomInitAdapter(Adapter):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Return `torch.no_grad` for a class of a user or a repository, which may enable gradients for a part."""
+        """Return `torch.inference_mode` for transformers and diffusers, and `torch.no_grad` for other classes.
+
+        The code of a user or a repository may enable gradients for a part, which inference mode does not allow.
+        """
         package = self.blueprint.model_class.__module__.partition(".")[0]
         return torch.inference_mode() if package in ("transformers", "diffusers") else torch.no_grad()
 
@@ -92,7 +96,13 @@ class RandomInitAdapter(Adapter):
         return batch
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Return the tensors of a plain forward pass by name, without lists of tensors."""
+        """Return the tensors of a plain forward pass by name, without lists of tensors.
+
+        An encoder-decoder gets a start token; a class without a forward pass runs its inference.
+
+        Raises:
+            TargetError: A made-up input lacks an argument that the code needs.
+        """
         parameters = inspect.signature(model.forward).parameters
         feed = self.blueprint.feed
         if feed is not None and feed.method != "forward":  # another method takes other arguments
@@ -176,7 +186,7 @@ class RandomInitAdapter(Adapter):
 
     @property
     def _interpolates(self) -> bool:
-        """Return whether the model can interpolate its positions for a picture of another size."""
+        """Return whether the model's forward pass can interpolate positions for an image of another size."""
         forward: Any = getattr(self.blueprint.model_class, "forward")  # noqa: B009 (mypy: type[Any] has no forward)
         return "interpolate_pos_encoding" in inspect.signature(forward).parameters
 
@@ -185,7 +195,11 @@ class RandomInitAdapter(Adapter):
             self._notes.append(text)
 
     def _apply_generation_config(self, model: Any) -> None:
-        """Apply the folder's generation config, or a start token where a decoder's config names none."""
+        """Apply the folder's generation config; without one, set a start token if a decoder has none.
+
+        Raises:
+            TargetError: The folder's generation config cannot be read.
+        """
         folder = self.blueprint.folder
         generation = getattr(model, "generation_config", None)
         if generation is None:
@@ -206,7 +220,11 @@ class RandomInitAdapter(Adapter):
 
 
 def _called(model: nn.Module, method: str, batch: Batch) -> Any:
-    """Call a method of the model with the batch, and return what it returns."""
+    """Call a method of the model with the batch, and return what it returns.
+
+    Raises:
+        TargetError: The model has no such method.
+    """
     if method == "forward":
         return model(**batch)
     found = getattr(model, method, None)
@@ -227,7 +245,7 @@ def _fitting(model: nn.Module, batch: Batch) -> Batch:
 
 
 def _named(output: Any) -> Outputs:
-    """Return the tensors of a model's output by name."""
+    """Return the tensors of a model's output by name: `output`, `output0` and so on, or the fields of an object."""
     if isinstance(output, Tensor):
         return {"output": output}
     if isinstance(output, (list, tuple)):

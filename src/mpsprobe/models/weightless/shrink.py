@@ -51,6 +51,8 @@ _TAPS = ("deepstack_visual_indexes", "backbone_out_indices", "intermediate_layer
 def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
     """Return a blueprint with fewer layers and experts, and a list of sentences about the changes.
 
+    A config without numbers that could be smaller is returned as it is, with a sentence that says so.
+
     Raises:
         UsageError: The config is not one of transformers.
     """
@@ -69,7 +71,7 @@ def shrink(blueprint: Blueprint) -> tuple[Blueprint, list[str]]:
 
 
 def _parts(config: Any, path: str) -> list[tuple[str, Any]]:
-    """Return a config and its nested configs, with their paths."""
+    """Return a config and its nested configs, each with the prefix of its fields: `""`, `"text_config."`."""
     from transformers import PretrainedConfig
 
     found = [(path, config)]
@@ -116,13 +118,13 @@ def _shrink_experts(path: str, config: Any, changes: list[str]) -> None:
 
 
 def _stored(config: Any, name: str) -> str:
-    """Return the attribute name under which a config stores a value that has several names."""
+    """Return the name under which a config stores a value, which may have other names too (`attribute_map`)."""
     found: str = getattr(config, "attribute_map", {}).get(name, name)
     return found
 
 
 def _layers_to_keep(config: Any) -> int:
-    """Return how many of the first layers include every kind of layer."""
+    """Return the number of first layers to keep: two, or more where the first two lack a kind or a tapped layer."""
     keep = _LAYERS
     for name in _PER_LAYER:
         kinds = getattr(config, name, None)

@@ -30,6 +30,10 @@ _WINDOW, _WINDOW_SECONDS = 3000, 30
 def sized(batch: Mapping[str, Any], wanted: Workload) -> tuple[dict[str, Any], list[str]]:
     """Return the input at the requested size, and a list of sentences about what was done.
 
+    Args:
+        batch: The input.
+        wanted: The requested sizes; those that are None leave the input as it is.
+
     Raises:
         UsageError: The target has no such input, or cannot take it at that size.
     """
@@ -52,7 +56,7 @@ def sized(batch: Mapping[str, Any], wanted: Workload) -> tuple[dict[str, Any], l
 
 
 def fed(batch: Mapping[str, Any]) -> Fed:
-    """Return the sizes of an input, as far as the names and shapes of its tensors show them."""
+    """Return the sizes of an input that its tensors' names and shapes show; zero or empty for others."""
     tokens, seconds, rows = 0, 0.0, 0
     image: tuple[int, ...] = ()
     for name, value in batch.items():
@@ -81,7 +85,7 @@ def _rows(value: Any) -> bool:
 
 
 def _first_text(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the batch without the second, padded text of a made-up input."""
+    """Return the batch with only the first row of every tensor with a row for each text."""
     ids = next((batch[name] for name in ("input_ids", "inputs") if _rows(batch.get(name))), None)
     if ids is None or ids.shape[0] == 1:
         return batch

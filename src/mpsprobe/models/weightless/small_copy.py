@@ -35,8 +35,8 @@ class SmallCopy:
     Attributes:
         folder: The folder with config.json and model.safetensors in float32.
         model_class: The class that loads it.
-        feeds: The arguments of a forward pass by name of the input (`"text"`, `"image and text"`).
-        notes: Sentences about what was made smaller.
+        feeds: The arguments of a forward pass by name of the input: `"text"`, `"image and text"` or `"input"`.
+        notes: Sentences about what was made smaller, or could not be.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class SmallCopy:
 
 
 def write(blueprint: Blueprint, folder: Path) -> SmallCopy:
-    """Build a small copy, and save it into `folder`.
+    """Build a small copy, with fewer layers and, where the class allows it, smaller widths, and save it into `folder`.
 
     Raises:
         MpsprobeError: The target is not a transformers model, or cannot be built or given an input.
@@ -67,7 +67,7 @@ def write(blueprint: Blueprint, folder: Path) -> SmallCopy:
 
 
 def narrow(blueprint: Blueprint) -> Blueprint:
-    """Return the same config with fewer heads, a smaller width and a small vocabulary."""
+    """Return a blueprint with fewer heads, a smaller width and a small vocabulary; its head size stays the same."""
     config = copy.deepcopy(blueprint.config)
     text = getattr(config, "text_config", None) or config
     _narrow_text(text)
@@ -94,7 +94,7 @@ def _narrow_text(config: Any) -> None:
 
 
 def _narrow_vision(config: Any, width: int) -> None:
-    """Narrow the vision towers of the Qwen family, which call their heads `num_heads`; others keep their widths."""
+    """Narrow a vision tower that calls its heads `num_heads`, as Qwen's do; others keep their widths."""
     heads = getattr(config, "num_heads", None)
     if not isinstance(heads, int):
         return
@@ -108,7 +108,7 @@ def _narrow_vision(config: Any, width: int) -> None:
 
 
 def _renumber(config: Any) -> None:
-    """Move special tokens beyond the small vocabulary to its end, each to its own place."""
+    """Give special tokens beyond the small vocabulary ids at its end, a different one for each."""
     parts = [part for part in (config, getattr(config, "text_config", None)) if part is not None]
     size = min(part.vocab_size for part in parts if isinstance(getattr(part, "vocab_size", None), int))
     moved: dict[int, int] = {}
@@ -128,7 +128,7 @@ def _moved(value: Any, size: int, moved: dict[int, int]) -> Any:
 
 @torch.no_grad()
 def _drawn(blueprint: Blueprint) -> Any:
-    """Build the model in float32 and draw weights of which all affect the result."""
+    """Build the model in float32, and draw weights that all affect its result."""
     cls, config = blueprint.model_class, copy.deepcopy(blueprint.config)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = torch.float32  # each part is built in the dtype that its own config states
@@ -144,7 +144,7 @@ def _drawn(blueprint: Blueprint) -> Any:
 
 
 def _feeds(blueprint: Blueprint) -> dict[str, dict[str, Tensor]]:
-    """Make the inputs by name: one with images where the model takes them, and one with text only."""
+    """Make the inputs by name: with images and text, and with text only; or the only one that the model takes."""
     family = family_of(blueprint.model_class.__name__)
     whole = synthetic.Inputs(blueprint.model_class, blueprint.config, family, torch.float32).make()
     tensors = {name: value for name, value in whole.items() if isinstance(value, Tensor)}

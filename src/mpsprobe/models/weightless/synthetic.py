@@ -126,7 +126,10 @@ class Inputs(SoundInputs, SeriesInputs):
         return made
 
     def _described(self, name: str) -> Tensor | None:
-        """Return a tensor of the shape that the docstring of forward states; None where it states none."""
+        """Return a tensor of the shape that the docstring of forward states; None where it states none that is known.
+
+        Masks are ones, ids and lengths zeros, and other values rise from -1 to 1.
+        """
         shape, dtype = guessed.documented(self.model_class, name)
         sizes = [self._axis(axis) for axis in shape]
         if not sizes or None in sizes:
@@ -139,7 +142,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.ones(whole, dtype=torch.bool) if dtype == "BoolTensor" else ramp(*whole)
 
     def _axis(self, axis: str) -> int | None:
-        """Return the size of an axis by its name in a docstring: a number, a usual name, or a value of the config."""
+        """Return the size of an axis by its name: a number, a usual name, or a field of the config; else None."""
         if axis.isdigit():
             return int(axis)
         height, width = synthetic_images.image_size(self.config)
@@ -171,7 +174,7 @@ class Inputs(SoundInputs, SeriesInputs):
     # ---------------------------------------------------------------------------------------------- config
 
     def _config(self, name: str, default: Any = None) -> Any:
-        """Return a value of the config or, where it is missing there, of the config's part for text."""
+        """Return a value of the config or of its part for text; `default` where both lack it."""
         value = getattr(self.config, name, None)
         if value is None:
             text = synthetic_images.text_part(self.config)
@@ -181,7 +184,7 @@ class Inputs(SoundInputs, SeriesInputs):
     # ------------------------------------------------------------------------------------------------ text
 
     def input_ids(self) -> Tensor:
-        """Return `(rows, tokens)` int64: ordinary tokens, with the placeholders that the images need."""
+        """Return `(rows, tokens)` int64: ordinary tokens, an image's placeholders if needed; a second row is padded."""
         ids = self._ordinary(self._length(PROMPT))
         if "pixel_values" in self._parameters and self.family.runs == GENERATE:
             ids = synthetic_images.with_placeholders(self.config, ids, self._image_features, self.notes)
@@ -192,7 +195,7 @@ class Inputs(SoundInputs, SeriesInputs):
 
     @functools.cached_property
     def _image_features(self) -> int | None:
-        """Return the number of features that the model makes of the image; None when it cannot be determined."""
+        """Return the number of features that the model makes of the image; None when they cannot be counted."""
         text = {
             "input_ids",
             "attention_mask",
@@ -207,7 +210,7 @@ class Inputs(SoundInputs, SeriesInputs):
         )
 
     def attention_mask(self) -> Tensor | None:
-        """Return ones, with zeros where the second text is padded."""
+        """Return ones for tokens or states, and zeros where a second text is padded; None without either."""
         if "states" in self.names():  # Decision Transformer makes a missing mask on the CPU
             return torch.ones(self.states().shape[:2], dtype=torch.int64)
         if "input_ids" not in self.names():
@@ -217,7 +220,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return mask
 
     def mm_token_type_ids(self) -> Tensor | None:
-        """Return 1 for placeholder tokens of the image and 0 for text, as transformers 5 requires with images."""
+        """Return 1 for the image's placeholders and 0 for text, as transformers 5 requires; None without images."""
         token = synthetic_images.image_token(self.config)
         return None if token is None else (self.input_ids() == token).to(torch.int64)
 
@@ -234,12 +237,16 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.tensor([100, 200, 300, 400]).expand(*ids.shape, 4).contiguous()
 
     def _length(self, wanted: int) -> int:
-        """Return the requested number of tokens, or as many as fit (RoBERTa's positions begin at the third)."""
+        """Return `wanted`, but at most two fewer than the model has positions (RoBERTa's begin at the third)."""
         positions = self._config("max_position_embeddings")
         return min(wanted, positions - 2) if isinstance(positions, int) and positions > 2 else wanted
 
     def _ordinary(self, length: int) -> list[int]:
-        """Return consecutive token ids that start at a quarter of the vocabulary, without special tokens."""
+        """Return ascending token ids from a quarter of the vocabulary on, without special tokens, repeated if too few.
+
+        Raises:
+            TargetError: The config states no size of a vocabulary.
+        """
         # CANINE has no vocabulary; it hashes code points to buckets
         names = ("vocab_size", "text_encoder_vocab_size", "num_hash_buckets")
         vocabulary = next((int(size) for name in names if (size := self._config(name))), 0)
@@ -256,11 +263,11 @@ class Inputs(SoundInputs, SeriesInputs):
         return (ids * length)[:length] if ids else [0] * length
 
     def qformer_input_ids(self) -> Tensor:
-        """Return token ids for InstructBLIP's querying transformer: `(rows, tokens)`."""
+        """Return token ids for InstructBLIP's querying transformer: `(1, 20)` int64."""
         return torch.tensor([list(range(1000, 1000 + SHORTER))])
 
     def inputs(self) -> Tensor:
-        """Return token ids under the name that Perceiver's main input has: `(rows, tokens)`."""
+        """Return token ids under the name of Perceiver's main input: `(rows, tokens)`."""
         return self.input_ids()
 
     # ---------------------------------------------------------------------------------------------- images
@@ -298,11 +305,14 @@ class Inputs(SoundInputs, SeriesInputs):
         return synthetic_images.grid(self.config)
 
     def merge_sizes(self) -> Tensor:
-        """Return the number of patches that VideoLLaMA 3 merges along a side, for one image: `(1,)`."""
+        """Return the number of patches that VideoLLaMA 3 merges along a side, which is 1, for one image: `(1,)`."""
         return torch.ones(1, dtype=torch.int64)
 
     def hidden_states(self) -> Tensor | None:
-        """Return patches of an image for a vision tower of the Qwen-VL layout; other classes state their own shape."""
+        """Return an image's patches for vision towers as in Qwen-VL, else a tensor as the docstring describes it.
+
+        Without such a description it is `(1, tokens, width)`; None where the config states no width.
+        """
         if {"grid_thw", "image_grid_thw"} & self._parameters.keys():
             return synthetic_images.pixels(self.config, ("image_grid_thw",), 1, self.notes)
         made = self._described("hidden_states")
@@ -315,7 +325,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return ramp(self.family.rows, 257, width or self._config("hidden_size", 768))
 
     def pixel_position_ids(self) -> Tensor | None:
-        """Return row and column of each patch of an image: `(1, patches, 2)`."""
+        """Return column and row of each patch: `(1, patches, 2)`; None where images are not given as patches."""
         pixels = self.pixel_values()
         if pixels.dim() != 3:
             return None
@@ -324,7 +334,10 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.stack([place % max(1, side), place // max(1, side)], dim=-1)[None]
 
     def image_sizes(self) -> Tensor | None:
-        """Return height and width of each image for models that cut images into tiles or keep their size (Pixtral)."""
+        """Return the image's height and width, `(1, 2)`, for models that tile it or keep its size (Pixtral).
+
+        None for other models.
+        """
         whole = synthetic_images.tiled_size(self.config)
         if whole is not None:
             return torch.tensor([whole])
@@ -353,7 +366,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return mask
 
     def cross_attention_mask(self) -> Tensor | None:
-        """Return a mask with which every token sees the image: `(1, tokens, 1, tiles)`."""
+        """Return a mask with which every token sees the one tile: `(1, tokens, 1, tiles)`; None without tiles."""
         if "aspect_ratio_ids" not in self._parameters:
             return None
         tokens = self.input_ids().shape[1]
@@ -392,7 +405,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return ramp(1, 32, self._config("hidden_size", 768))
 
     def task_inputs(self) -> Tensor:
-        """Return the token ids of OneFormer's text "the task is semantic"."""
+        """Return ordinary token ids in place of OneFormer's text on its task: `(1, task_seq_len)`."""
         return torch.tensor([self._ordinary(self._config("task_seq_len", 77))])
 
 
@@ -408,7 +421,7 @@ _FRAMES = 8
 
 
 def describe(batch: dict[str, Any]) -> list[str]:
-    """Describe each tensor of an input, including those in a nested dict: `"input_ids int64[1, 32]"`."""
+    """Describe each tensor of an input, including those in nested dicts: `"input_ids int64[1, 32]"`."""
     texts = []
     for name, value in batch.items():
         if isinstance(value, dict):

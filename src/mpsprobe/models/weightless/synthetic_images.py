@@ -25,7 +25,7 @@ _SQUARE = 16
 
 
 def text_part(config: Any) -> Any:
-    """Return the part of a config that describes text; the config itself when it has no parts."""
+    """Return the part of a config that describes text; the config itself when it has no such part."""
     for name in ("text_config", "language_config", "llm_config", "thinker_config", "decoder", "text_model"):
         part = getattr(config, name, None)
         if part is not None and not isinstance(part, (str, int)):
@@ -34,7 +34,7 @@ def text_part(config: Any) -> Any:
 
 
 def vision_part(config: Any) -> Any:
-    """Return the part of a config that describes images; the config itself when it has no parts."""
+    """Return the part of a config that describes images; the config itself when it has no such part."""
     for name in ("vision_config", "thinker_config", "encoder", "backbone_config", "vision_model"):
         part = getattr(config, name, None)
         if part is not None and not isinstance(part, (str, int)):
@@ -43,7 +43,7 @@ def vision_part(config: Any) -> Any:
 
 
 def special_ids(config: Any) -> frozenset[int]:
-    """Return the ids with a special meaning in the config and its parts, such as `*_token_id`, `image_token_index`."""
+    """Return the special token ids (`*_token_id`, `*_token_index`) in the config and its part for text."""
     found: set[int] = set()
     for part in {id(part): part for part in (config, text_part(config))}.values():
         for name, value in vars(part).items():
@@ -53,7 +53,7 @@ def special_ids(config: Any) -> frozenset[int]:
 
 
 def image_size(config: Any) -> tuple[int, int]:
-    """Return the height and width of an image in pixels."""
+    """Return the height and width of an image in pixels: as the config states them, else 800 for detectors and 224."""
     vision = vision_part(config)
     prompted = getattr(config, "prompt_encoder_config", None)  # SAM: the side of the image that it segments
     for part in (vision, config, prompted):
@@ -70,7 +70,7 @@ def image_size(config: Any) -> tuple[int, int]:
 
 
 def channels(config: Any) -> int:
-    """Return the number of channels that images have according to a config."""
+    """Return the number of channels of an image that a config states; 3 where it states none."""
     vision = vision_part(config)
     for part in (vision, config):
         for name in ("num_channels", "in_channels", "in_chans"):
@@ -84,10 +84,16 @@ def pixels(config: Any, parameters: Collection[str], rows: int, notes: list[str]
     """Return pixel values in the layout that the forward pass takes.
 
     The layout is `(patches, channels * frames * side * side)` where it also takes `image_grid_thw` (Qwen-VL and
-    similar), `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2), `(1, images,
-    channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3), `(1, 1, tiles, channels,
-    height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels, height, width)` where its
-    config lists sizes of tiled images (LLaVA-NeXT), and otherwise `(rows, channels, height, width)`.
+    similar), `(rows, patches, channels * side * side)` where it takes `spatial_shapes` (SigLIP 2) or positions of
+    patches, `(1, images, channels, height, width)` where it takes `pixel_attention_mask` (Idefics 2 and 3), `(1, 1,
+    tiles, channels, height, width)` where it takes `aspect_ratio_ids` (Llama 3.2), `(1, tiles, channels, height,
+    width)` where its config lists sizes of tiled images (LLaVA-NeXT), and otherwise `(rows, channels, height, width)`.
+
+    Args:
+        config: The config of the model.
+        parameters: The names of the arguments of its forward pass.
+        rows: The number of images, in layouts with a row for each.
+        notes: A list to which sentences about the size are appended.
     """
     if {"image_grid_thw", "grid_thw"} & set(parameters):
         vision = vision_part(config)
@@ -128,7 +134,7 @@ def tiled_size(config: Any) -> tuple[int, int] | None:
 
 
 def video(config: Any, notes: list[str]) -> Tensor:
-    """Return the pixel values of a video: `(1, frames, channels, height, width)`."""
+    """Return the pixel values of a video, `(1, frames, channels, height, width)`, and add a note on its size."""
     height, width = image_size(config)
     vision = vision_part(config)
     frames = getattr(vision, "num_frames", None) or getattr(vision, "frames_per_clip", None) or 8
@@ -137,18 +143,18 @@ def video(config: Any, notes: list[str]) -> Tensor:
 
 
 def spatial_shapes(rows: int) -> Tensor:
-    """Return the rows and columns of patches of each image: `(rows, 2)` int64."""
+    """Return the rows and columns of patches of each image, 16 of both: `(rows, 2)` int64."""
     return torch.tensor([[_SQUARE, _SQUARE]] * rows)
 
 
 def grid(config: Any) -> Tensor:
-    """Return the frames, rows and columns of patches: `(1, 3)` int64."""
+    """Return the frames, rows and columns of one image's patches, equal for every config: `(1, 3)` int64."""
     del config
     return torch.tensor([[1, _ROWS, _COLUMNS]])
 
 
 def image_token(config: Any) -> int | None:
-    """Return the placeholder token of an image; None when the config names none."""
+    """Return the id of the placeholder token of an image; None when the config names none."""
     token: int | None = _first(config, "image_token_id", "image_token_index", "media_placeholder_token_id")
     return token
 
@@ -156,10 +162,12 @@ def image_token(config: Any) -> int | None:
 def with_placeholders(config: Any, ids: list[int], found: int | None, notes: list[str]) -> list[int]:
     """Return a prompt with the placeholder tokens of one image after its first three tokens.
 
+    A prompt for a model without placeholders is returned as it is.
+
     Args:
         config: The config of the model.
         ids: The tokens of the prompt.
-        found: The number of features that the model makes of the image; None where the class could not be asked.
+        found: The number of features that the model makes of the image; None where its class could not count them.
         notes: A list to which a sentence is appended.
 
     Raises:
@@ -184,7 +192,7 @@ def with_placeholders(config: Any, ids: list[int], found: int | None, notes: lis
 
 
 def image_tokens(config: Any) -> int:
-    """Return the number of placeholder tokens of one image.
+    """Return the number of placeholder tokens of one image, derived from the config.
 
     Raises:
         TargetError: The config does not state it.
@@ -241,7 +249,7 @@ _PLACES = (torch.device("meta"), torch.device("cpu"))
 
 
 def count_features(model_class: Any, config: Any, image: dict[str, Any]) -> int | None:
-    """Return the number of placeholders of an image in a prompt; None where the class cannot be asked.
+    """Return the number of placeholders of an image in a prompt; None where the class cannot be run to count them.
 
     The class is built with few layers, whose number does not change the number of features.
 
@@ -273,7 +281,7 @@ def _asked(model_class: Any, config: Any, image: dict[str, Any], place: torch.de
 
 
 def _placed(value: Any, place: torch.device, dtype: torch.dtype) -> Any:
-    """Move pixel values to the device; return sizes unchanged, because the model's code reads their values."""
+    """Move floating-point tensors to the device and dtype; leave sizes, whose values the code reads."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(place, dtype)
     return value

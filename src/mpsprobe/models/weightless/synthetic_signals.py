@@ -45,13 +45,16 @@ class SoundInputs:
         raise NotImplementedError
 
     def _sound(self, *names: str) -> Any:
-        """Return the value of the first of several names in the config, or in its part about sound."""
+        """Return the first value under any of these names in the config or its parts about sound; else None."""
         parts = [self.config, *(getattr(self.config, name, None) for name in _PARTS)]
         found = (getattr(part, name, None) for part in parts if part is not None for name in names)
         return next((value for value in found if value is not None), None)
 
     def input_features(self) -> Tensor:
-        """Return a spectrogram: `(1, mel bins, frames)` as in Whisper, else `(1, frames, features)`."""
+        """Return a spectrogram: `(1, mel bins, frames)` as in Whisper, CLAP's image, or `(1, frames, features)`.
+
+        CLAP's image is `(rows, 1, 1001, mel bins)`.
+        """
         bins = self._config("num_mel_bins")
         positions = self._config("max_source_positions")
         if bins is not None and positions is not None and self._config("input_feat_per_channel") is None:
@@ -76,7 +79,7 @@ class SoundInputs:
         return torch.ones(features.shape[0], frames, dtype=torch.int64)
 
     def is_longer(self) -> Tensor:
-        """Return False for each sound, as none is longer than CLAP's window: `(rows, 1)` bool."""
+        """Return False for each sound, because none is longer than CLAP's window: `(rows, 1)` bool."""
         return torch.zeros(self.family.rows, 1, dtype=torch.bool)
 
     def audio_mel(self) -> Tensor:
@@ -84,11 +87,14 @@ class SoundInputs:
         return ramp(1, _FRAMES, self._sound("input_feat_size") or 128)
 
     def audio_mel_mask(self) -> Tensor:
-        """Return False for each frame, as none of the spectrogram is padding: `(1, frames)` bool."""
+        """Return False for each frame, because none of the spectrogram is padding: `(1, frames)` bool."""
         return torch.zeros(1, _FRAMES, dtype=torch.bool)
 
     def input_values(self) -> Tensor:
-        """Return a second of waveform `(1, 16000)`, or a spectrogram `(1, frames, bins)` where the config has one."""
+        """Return a second of waveform, or a spectrogram `(1, frames, bins)` for configs with a frequency stride.
+
+        The waveform is `(1, 16000)`, or `(1, channels, 16000)` for codecs.
+        """
         bins, frames = self._config("num_mel_bins"), self._config("max_length")
         if bins is not None and frames is not None and hasattr(self.config, "frequency_stride"):
             return ramp(1, frames, bins)
@@ -100,7 +106,7 @@ class SoundInputs:
         return ramp(1, channels, SAMPLING_RATE) if channels else ramp(1, SAMPLING_RATE)
 
     def decoder_input_values(self) -> Tensor | None:
-        """Return two groups of SpeechT5's previous output frames: `(1, 2 * reduction factor, mel bins)`."""
+        """Return SpeechT5's last two groups of frames: `(1, 2 * reduction factor, bins)`; None without bins."""
         bins, group = self._config("num_mel_bins"), self._config("reduction_factor", 1)
         return None if bins is None else ramp(1, 2 * group, bins)
 
@@ -114,14 +120,14 @@ class SoundInputs:
         return ramp(1, self._config("num_audio_channels", 1), length, bins)
 
     def audio_mask(self) -> Tensor:
-        """Return a one for each patch of TVLT's spectrogram, as none is padding: `(1, patches)`."""
+        """Return a one for each patch of TVLT's spectrogram, because none is padding: `(1, patches)`."""
         down, across = self._config("audio_patch_size", [16, 16])
         length, bins = self._config("spectrogram_length", 2048), self._config("frequency_length", 128)
         return torch.ones(1, (length // down) * (bins // across), dtype=torch.int64)
 
 
 def ramp(*shape: int) -> Tensor:
-    """Return distinct, reproducible values from -1 to 1 in a tensor of the given shape."""
+    """Return reproducible values that rise evenly from -1 to 1, in a tensor of the given shape."""
     return torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
 
 
@@ -149,11 +155,11 @@ class SeriesInputs:
         return ramp(1, self._past, channels)
 
     def past_values_padding(self) -> Tensor:
-        """Return zeros, which mark no step of a time series as padding (TimesFM): the shape of `past_values`."""
+        """Return zeros in the shape of `past_values`, which mark no step as padding (TimesFM)."""
         return torch.zeros(self.past_values().shape, dtype=torch.int64)
 
     def freq(self) -> Tensor:
-        """Return TimesFM's index of the frequency: `(1, 1)`."""
+        """Return TimesFM's index of the frequency, which is 0: `(1, 1)`."""
         return torch.zeros(1, 1, dtype=torch.int64)
 
     def past_time_features(self) -> Tensor:

@@ -18,7 +18,7 @@ NEXT_STEP = "mpsprobe_next_step"
 def explain(problem: BaseException, model_class: str, name: str) -> None:
     """Attach advice to an error that a model raised on a made-up input.
 
-    An error of MPS gets none, because it says nothing about the input.
+    An error that mentions MPS gets none, because it says nothing about the input.
 
     Args:
         problem: The error, which gets the attribute `NEXT_STEP`.
@@ -40,7 +40,7 @@ def explain(problem: BaseException, model_class: str, name: str) -> None:
 
 
 def missing_argument(problem: BaseException) -> str:
-    """Return the argument that was None where code needs a value, or was left out; empty for other errors."""
+    """Return the name of an argument that was left out, or was None where the code needs a value; else empty."""
     lacking = re.search(
         r"missing \d+ required (?:positional|keyword-only) arguments?: '(\w+)'", text_of(problem)
     )
@@ -70,7 +70,7 @@ def next_step(problem: BaseException) -> str:
 
 
 def kind_of(raw: dict[str, Any]) -> str:
-    """Return the library that a config without a transformers class belongs to; empty where unknown."""
+    """Return what a config without a transformers class describes (a lerobot policy, a timm model); else empty."""
     if isinstance(raw.get("type"), str) and ("input_features" in raw or "n_action_steps" in raw):
         return f"a lerobot policy ({raw['type']!r})"
     if isinstance(raw.get("architecture"), str) and ("pretrained_cfg" in raw or "num_classes" in raw):
@@ -84,7 +84,13 @@ def kind_of(raw: dict[str, Any]) -> str:
 
 
 def refusal(folder: Path, raw: dict[str, Any], model: str) -> TargetError:
-    """Return the error, with advice, for a config without `model_type`."""
+    """Return the error for a config without `model_type`, with advice.
+
+    Args:
+        folder: The folder of the config.
+        raw: The content of the config.
+        model: The target for the command in the advice.
+    """
     kind = kind_of(raw)
     return TargetError(
         f"{folder / 'config.json'}: has no model_type" + (f": it is {kind}." if kind else "."),
