@@ -42,9 +42,6 @@ class AlpamayoAdapter(Adapter):
 
     `profile.sample` holds `frames`, `height` and `width`; `profile.inference` holds arguments of the class's own
     `sample_trajectories_from_data_with_vlm_rollout`, and `seed`.
-
-    Attributes:
-        notes: Sentences about files that were replaced.
     """
 
     meaning = trajectories.MEANING
@@ -54,7 +51,11 @@ class AlpamayoAdapter(Adapter):
         self._layers: int | None = None
 
     def shrink(self) -> list[str]:
-        """Keep few layers and one frame for each camera, but widths, heads and vocabulary; return the changes."""
+        """Keep only a few layers and one frame for each camera, with the same widths, heads and vocabulary.
+
+        Returns:
+            A sentence about the changes, in a list.
+        """
         self._layers = _LAYERS
         return [
             f"Shrunk: {_LAYERS} layers each of text, expert and vision, where every vision layer feeds a text layer; "
@@ -63,7 +64,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def notes(self) -> list[str]:
-        """Return sentences about files of the target that were replaced by substitutes."""
+        """Return sentences about substituted files, autocast regions, planted weights and shortened generation."""
         notes = list(self._backbone.notes)
         if (self.snapshot / published.MARK).is_file():
             notes.insert(0, published.NOTE)
@@ -81,7 +82,7 @@ class AlpamayoAdapter(Adapter):
 
     @property
     def doing(self) -> str:
-        """Return what `infer` does in a few words, with the numbers of samples and steps."""
+        """Return in a few words what `infer` does, with the numbers of trajectories and new tokens."""
         inference = self._inference()
         return (
             f"sample_trajectories_from_data_with_vlm_rollout: {inference['num_traj_samples']} trajectory, "
@@ -110,7 +111,11 @@ class AlpamayoAdapter(Adapter):
         return moved
 
     def sample(self) -> dict[str, Any]:
-        """Return `image_frames` (4, 4, 3, 1080, 1920) uint8, `ego_history_xyz`, `ego_history_rot` and the future."""
+        """Return four cameras' frames and the vehicle's history, made by `synthetic_drive` in the profile's sizes.
+
+        `image_frames` has one frame for each camera after `shrink`. Without weights, all pixels of an image are equal,
+        and it has the size to which the processor resizes images of 1080 x 1920: 320 x 576.
+        """
         size = dict(self.profile.sample)
         if self._layers is not None:
             size["frames"] = 1
@@ -142,10 +147,10 @@ class AlpamayoAdapter(Adapter):
         }
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """Run the parts of one sample and return their outputs.
+        """Run the vision-language model, one step of the expert, and the action space, and return what each computes.
 
-        They are `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its start, and the
-        history's `ego_speed` (1,) in m/s.
+        The outputs are `logits` (1, vocabulary) after the prompt, `velocity` (1, 64, 2) of the flow at its first
+        step, and `ego_speed` (1,) in m/s, estimated from the history.
         """
         driver: Any = model
         tokens = dict(batch["tokenized_data"])
@@ -188,9 +193,9 @@ class AlpamayoAdapter(Adapter):
             )
 
     def extract(self, raw: Any) -> Outputs:
-        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and n texts of each section.
+        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and a list of n texts per section.
 
-        The sections are `cot`, `meta_action` and `answer`.
+        n is `num_traj_samples`. The sections are `cot`, `meta_action` and `answer`.
         """
         xyz, rotation, texts = raw
         named = {name: [str(text) for text in values.ravel()] for name, values in texts.items()}
@@ -200,7 +205,7 @@ class AlpamayoAdapter(Adapter):
         return trajectories.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=True)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        """Return the autocast region of one part, where the profile leaves regions to this adapter."""
+        """Return an autocast region for one part on `device`; without effect unless the profile asks for `parts`."""
         kind, dtype = split_autocast(self.profile.autocast)
         if kind != "parts":
             return contextlib.nullcontext()
@@ -208,7 +213,7 @@ class AlpamayoAdapter(Adapter):
 
     @contextlib.contextmanager
     def _cast_parts(self, driver: Any, device: torch.device) -> Iterator[None]:
-        """Make the parts of `_CAST` open their region whenever they are called."""
+        """Run each method in `_CAST` inside a region of `_autocast` while the context lasts."""
 
         def within(call: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(call)
@@ -284,7 +289,7 @@ class AlpamayoAdapter(Adapter):
 
     @cached_property
     def _processor(self) -> Any:
-        """Return the processor with the trajectory tokens and pixels of `helper.get_processor`, without the Hub."""
+        """Return the processor with the tokens and pixel limits of `helper.get_processor`, made without the Hub."""
         helper, config = published.imported("helper"), self.config()
         pixels = {"min_pixels": helper.MIN_PIXELS, "max_pixels": helper.MAX_PIXELS}
         made = self._processors.made(config.vlm_name_or_path, **pixels)
@@ -296,7 +301,7 @@ class AlpamayoAdapter(Adapter):
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the package's message about each sequence without a trajectory token; random weights yield none."""
+    """Silence the package's log below errors: it warns of each sequence without a trajectory token."""
     logger = logging.getLogger(published.NAME)
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,7 @@
 """The folder of the vision-language model that `vlm_name_or_path` names: config, tokenizer and processor.
 
-The target's code reads it by that name from the Hub when it makes a config, and again when it makes a model. Here
-it is searched for beside the target, then on the Hub; where neither has it, a substitute with the same files is
-made.
+The target's code reads it by that name from the Hub when it makes a config, and again when it makes a model. `find`
+looks in the target's folder first, then on the Hub; where neither has it, it makes a substitute with the same files.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _NO_VIDEO = "torchvision is not installed: images are processed by Qwen2-VL's pr
 
 @dataclass(frozen=True)
 class Backbone:
-    """A vision-language model without its weights.
+    """A vision-language model's files without its weights.
 
     Attributes:
         folder: The folder with config.json, tokenizer and processor.
-        notes: Sentences about files that were replaced.
+        notes: Sentences for the report about files that were replaced.
         stand_in: Whether the tokenizer is a substitute for the target's own.
     """
 
@@ -46,15 +45,19 @@ class Backbone:
 
 
 def find(name: str, target: Path, layers: int | None = None) -> Backbone:
-    """Return the folder that `vlm_name_or_path` names, or a substitute.
+    """Return the files of the model that `vlm_name_or_path` names, or substitutes for them.
+
+    They come from the target's folder or else from the Hub. When the Hub has none either, config and tokenizer are
+    substitutes. A cached copy is made where layers are left out, or where torchvision is missing and the files came
+    from the Hub.
 
     Args:
         name: A repo id, or a folder inside the target's.
         target: The folder of the target.
-        layers: The number of text layers to keep, with as many of the vision tower as feed them; None for all.
+        layers: The number of text layers to keep, with as many vision layers as feed them; None for all.
 
     Raises:
-        TargetError: The folder cannot be made.
+        ConfigError: The config.json in the target's folder is missing or malformed, and `layers` is given.
     """
     own = target / name
     if own.is_dir():
@@ -98,7 +101,7 @@ def write(folder: Path, config: dict[str, Any], source: Path | None = None) -> N
 def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """Return a config of the same model with fewer layers.
 
-    Vision layers feed the first text layers, one each (deepstack), so at least as many of both are kept.
+    The vision tower keeps as many layers as feed a text layer (deepstack), and the text model at least that many.
     """
     text, vision = config["text_config"], config["vision_config"]
     taps = len(vision["deepstack_visual_indexes"])
@@ -111,7 +114,7 @@ def shrunk(config: dict[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _ensure(config: dict[str, Any], source: Path | None) -> Path:
-    """Return the cached folder for that config, creating it if needed."""
+    """Return the cached folder that `write` makes of this config and source, creating it if needed."""
     with_video = find_spec("torchvision") is not None
     recipe = json.dumps([_RECIPE, config, str(source), with_video], sort_keys=True)
     folder = cache_dir() / f"alpamayo-vlm-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"

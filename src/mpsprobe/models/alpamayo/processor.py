@@ -55,7 +55,7 @@ SPECIAL_TOKENS = (
     "<think>",
     "</think>",
 )
-#: Those that are ordinary text to a decoder (`"special": false`).
+#: The added tokens that are ordinary text to a decoder (`"special": false`).
 _PLAIN = frozenset(SPECIAL_TOKENS[14:])
 
 #: The pattern by which Qwen splits text before merging (tokenizer.json of Qwen2 and Qwen3).
@@ -70,7 +70,7 @@ WORDS = """
 
 
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return ids and merges of the text tokens. A word is built from the left, one character for each merge."""
+    """Return the text tokens' ids, and the merges, which build a word from the left, one character at a time."""
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS.replace("_", "Ġ").split():
         token = word[0]
@@ -84,7 +84,7 @@ def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build_tokenizer() -> Tokenizer:
-    """Build the tokenizer that is written to `tokenizer.json`."""
+    """Build the byte-level BPE tokenizer that `write` saves as `tokenizer.json`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocabulary, merges = _text_tokens()
@@ -104,7 +104,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def added_tokens() -> dict[str, dict[str, bool]]:
-    """Return the special tokens by id, from `TEXT_TOKENS` on, with the fields of an `AddedToken`."""
+    """Return the fields of an `AddedToken` for each token of `SPECIAL_TOKENS`, in the order of their ids."""
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {name: {**plain, "special": name not in _PLAIN} for name in SPECIAL_TOKENS}
 
@@ -156,7 +156,7 @@ STAND_IN = "STAND-IN.txt"
 
 
 def write(folder: Path) -> None:
-    """Write Qwen3-VL's substitute tokenizer and its image processor into `folder`."""
+    """Write the substitute tokenizer, its chat template and the processor's configs into `folder`."""
     build_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     (folder / STAND_IN).write_text(f"{__doc__}", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
@@ -165,7 +165,7 @@ def write(folder: Path) -> None:
 
 
 def write_settings(folder: Path) -> None:
-    """Write the configs of the processor, which takes images only; files of a tokenizer are left as they are."""
+    """Write the configs of a processor for images only; the files of a tokenizer stay as they are."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         content = _IMAGES if name.startswith("pre") else {"processor_class": _CLASS}
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -218,7 +218,7 @@ def _processor_class() -> type[ProcessorMixin]:
 
 
 class Once:
-    """A replacement of `AutoProcessor` for the package's code, which makes the processor of a folder once.
+    """A replacement for `AutoProcessor` in the package's code, which makes equal processors only once.
 
     That code makes the same processor for each config and each model (0.25 s, mostly for the tokenizer's 151,669
     words), and adds its tokens to it, which has no effect the second time.
@@ -228,11 +228,11 @@ class Once:
         self._made: dict[tuple[str, frozenset[tuple[str, Any]]], Any] = {}
 
     def made(self, folder: Path, **options: Any) -> Any:
-        """Return the processor that was made with these options; None when there is none."""
+        """Return the processor that was made of this folder with these options; None when there is none."""
         return self._made.get((str(folder), frozenset(options.items())))
 
     def from_pretrained(self, folder: str, **options: Any) -> Any:
-        """Return the processor of `AutoProcessor.from_pretrained`, made once for equal options."""
+        """Return what `AutoProcessor.from_pretrained` makes, which is kept for later calls with the same arguments."""
         from transformers import AutoProcessor
 
         key = (folder, frozenset(options.items()))
@@ -253,10 +253,10 @@ class Once:
 
 @contextmanager
 def one_image_for_all(image_processor: Any) -> Iterator[None]:
-    """Make an image processor process only its first image, and give the others the same shape without values.
+    """Make an image processor process only its first image; the others get zeros of the same shape.
 
-    This is for a batch that is not computed with: sixteen images of 320 x 576 take 0.15 s and their patches
-    70 MB.
+    This is for batches whose values are never used: processing sixteen images of 320 x 576 takes 0.15 s, and their
+    patches 70 MB.
     """
     import torch
 

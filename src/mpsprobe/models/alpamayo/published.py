@@ -2,7 +2,7 @@
 
 The package `alpamayo_r1` is the target's own code, which mpsprobe does not ship. The config comes from the public
 code (github.com/NVlabs/alpamayo at 1cba38c) and the published sizes of the checkpoint. The repository's own
-config.json takes precedence wherever it can be fetched. Nothing imports torch.
+config.json takes precedence wherever it can be fetched. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPO = "nvidia/Alpamayo-R1-10B"
 #: The vision-language model that the driving model is based on.
 VLM_REPO = "Qwen/Qwen3-VL-8B-Instruct"
 
-#: The expected parameters, bytes of weights, tensors, and files of 5 GB.
+#: The expected numbers of parameters and of tensors in the weights.
 PARAMETERS = 11_078_526_194
 TENSORS = 1166
 
@@ -167,16 +167,16 @@ def model_class() -> Any:
     """Return `AlpamayoR1`, a `PreTrainedModel`.
 
     Raises:
-        TargetError: The package, or one that it imports, is not installed.
+        TargetError: The package, or one that it imports, is not installed or cannot be imported.
     """
     return imported("models.alpamayo_r1").AlpamayoR1
 
 
 def imported(module: str) -> Any:
-    """Import one module of the package.
+    """Import a module of `alpamayo_r1` by its name inside the package, and return it.
 
     Raises:
-        TargetError: The package, or one that it imports, is not installed.
+        TargetError: The package, or one that it imports, is not installed or cannot be imported.
     """
     try:
         return importlib.import_module(f"{NAME}.{module}")

@@ -26,9 +26,10 @@ _EMBEDDED, _HEAD = 128.0, 3.0
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Fill every matrix with random values that are the same on every device and in every dtype.
+    """Fill every parameter of two or more dimensions with normal values of standard deviation 0.02.
 
-    Vectors (scales, biases) are left unchanged.
+    The values are rounded to bfloat16, so they are the same on every device, and repeat after `_DRAWN`. Vectors
+    (scales, biases) are left unchanged.
     """
     drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed)) * _DEVIATION
     drawn = drawn.to(torch.bfloat16)
@@ -46,7 +47,7 @@ def fill(model: torch.nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def plant(model: Any) -> int:
-    """Plant the trace and its continuation: the end of the reasoning, then the trajectory.
+    """Set rows of the embedding and the head so that the model generates the trace, then starts a trajectory.
 
     Args:
         model: An `AlpamayoR1` with random weights.

@@ -25,7 +25,7 @@ _TINY_VISION = {"hidden_size": 128, "intermediate_size": 256, "num_heads": 2, "o
 
 
 def ensure() -> Path:
-    """Return the cached folder without weights, creating it if needed."""
+    """Return the cached folder with the published config and no weights, creating it if needed."""
     recipe = json.dumps([_RECIPE, published.CONFIG, published.VLM_CONFIG, processor.WORDS])
     folder = cache_dir() / f"alpamayo-r1-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     return made_once(folder, write)
@@ -36,7 +36,7 @@ def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> Non
 
     Args:
         folder: The folder to write to.
-        layers: A smaller number of layers than the published model has; None for all.
+        layers: The number of text layers to keep, with as many vision layers as feed them; None for all.
         tiny: Whether to use small widths too, for tests that do not depend on the numbers.
     """
     config: dict[str, Any] = {**published.config(), "vlm_name_or_path": _VLM}
@@ -55,13 +55,13 @@ def write(folder: Path, layers: int | None = None, *, tiny: bool = False) -> Non
 
 
 def write_weights(folder: Path, device: torch.device) -> dict[str, Any]:
-    """Add random weights, made on `device`, as safetensors files of at most 5 GB and their index.
+    """Add random bfloat16 weights with the planted trace, made on `device`, as safetensors of at most 5 GB each.
 
     Returns:
         `parameters`, `tensors` (including buffers), `bytes` and `files`.
 
     Raises:
-        TargetError: The package `alpamayo_r1` is not installed.
+        TargetError: The package `alpamayo_r1` cannot be imported.
     """
     from huggingface_hub import save_torch_state_dict
 

@@ -1,4 +1,4 @@
-"""Single models of diffusers (a UNet, a DiT, a VAE): their made-up latents, and token ids for text encoders."""
+"""Make inputs for single models of diffusers (a UNet, a DiT, a VAE), and token ids for a pipeline's text encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKENS, _TIMESTEP, _SIDE, _FRAMES = 77, 500, 64, 3
 
 
 def knows(cls: type[nn.Module]) -> bool:
-    """Return whether a class is one of diffusers' models."""
+    """Return whether a class derives from diffusers' `ModelMixin`, without importing diffusers."""
     return any(f"{base.__module__}.{base.__name__}" == _BASE for base in getattr(cls, "__mro__", ()))
 
 
@@ -25,7 +25,10 @@ _BASE = "diffusers.models.modeling_utils.ModelMixin"
 
 
 def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
-    """Construct a model from its config.json; keys that begin with `_` are not arguments."""
+    """Construct a model from its config.json, without its quantisation.
+
+    Keys that begin with `_` are left out too, because they are not arguments.
+    """
     model: nn.Module = cls.from_config(
         {name: value for name, value in values.items() if name[:1] != "_" and name != "quantization_config"}
     )
@@ -33,10 +36,10 @@ def construct(cls: Any, values: dict[str, Any]) -> nn.Module:
 
 
 def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Make the arguments of the forward pass on the CPU.
+    """Make the arguments of the forward pass on the CPU, with floating tensors in `dtype`.
 
     Raises:
-        TargetError: The model requires an argument that cannot be made up.
+        TargetError: The model requires an argument for which there is no rule.
     """
     with torch.device("meta"):
         config: Any = construct(cls, values).config
@@ -64,7 +67,7 @@ def make(cls: type[nn.Module], values: dict[str, Any], dtype: torch.dtype) -> di
 
 
 class _Maker:
-    """Make the arguments of a single model's forward pass from its config."""
+    """Make the arguments of a single model's forward pass from its config; None for those that it does not take."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
@@ -120,7 +123,7 @@ class _Maker:
         return torch.tensor([3.5]) if self._get("guidance_embeds") else None
 
     def conditions(self) -> dict[str, Any] | None:
-        """Return the conditions on the image's size that SDXL and PixArt take; None for other models."""
+        """Return the conditions that SDXL and models with `caption_channels` (PixArt) take; None for other models."""
         if self._get("addition_embed_type") == "text_time":
             ids = 6  # size, crop and target size, two numbers each
             pooled = (
@@ -157,10 +160,10 @@ _WORDS = 8
 
 
 class MadeUpTokenizer:
-    """A substitute for a pipeline's tokenizer that returns valid ids for the text encoder, whatever the text.
+    """A substitute for a pipeline's tokenizer that returns ids in the text encoder's vocabulary, whatever the text.
 
     Attributes:
-        model_max_length: The number of positions of the encoder (512 where it has no limit, as in T5).
+        model_max_length: The number of positions of the encoder (512 where its config states no limit, as in T5).
         added_tokens_encoder: An empty dict, in which pipelines look up textual inversions.
     """
 
@@ -179,7 +182,7 @@ class MadeUpTokenizer:
         max_length: int | None = None,
         **options: Any,
     ) -> Any:
-        """Return `input_ids` and `attention_mask`, int64 `(texts, ids)`."""
+        """Return `input_ids` and `attention_mask`, int64 `(texts, ids)`: 8 ids, or as many as `padding` asks for."""
         from transformers import BatchEncoding
 
         del options

@@ -42,9 +42,9 @@ class PipelinePart:
     Attributes:
         name: The name of the pipeline's argument, such as `"unet"`.
         cls: Its class.
-        folder: The folder with its config, if it has one.
+        folder: The component's folder in the repository, which may be missing (a tokenizer's).
         config: For a model, a config object of transformers or a config dict of diffusers; otherwise None.
-        quantised: How the weights of a model are quantised; None for plain weights.
+        quantised: How the stored weights of a model are quantised; None for plain weights.
     """
 
     name: str
@@ -55,7 +55,7 @@ class PipelinePart:
 
     @property
     def is_model(self) -> bool:
-        """Return whether the part has weights."""
+        """Return whether the part is a `torch.nn.Module`, so that it has weights."""
         return isinstance(self.cls, type) and issubclass(self.cls, nn.Module)
 
 
@@ -80,7 +80,9 @@ def read(folder: Path) -> Index:
     """Read the pipeline that a folder's model_index.json names.
 
     Raises:
-        TargetError: The package diffusers is not installed or has no such class, or a required part has no config.
+        UsageError: model_index.json, or a model's config.json, cannot be read or is not a JSON object.
+        TargetError: There is no diffusers or no such pipeline in it, the pipeline is the repository's own code,
+            or a part has no valid name, no class or, for a model, no config.json.
     """
     diffusers = package()
     raw = toml.json_object(folder / PIPELINE_INDEX, UsageError)
@@ -113,12 +115,12 @@ def read(folder: Path) -> Index:
 
 
 def _is_there(folder: Path, name: str) -> bool:
-    """Return whether a folder holds a part; a missing tokenizer is made up where its text encoder is present."""
+    """Return whether a folder holds a part, or holds the text encoder for which a missing tokenizer is made up."""
     return (folder / name).is_dir() or (folder / name.replace("tokenizer", "text_encoder")).is_dir()
 
 
 def package() -> Any:
-    """Import the package diffusers.
+    """Import the package diffusers and return it.
 
     Raises:
         TargetError: The package is not installed, or lacks a package that it needs.
@@ -161,7 +163,7 @@ def _part(folder: Path, name: str, library: str, class_name: str) -> PipelinePar
 
 
 def stated_dtype(index: Index) -> str:
-    """Return the dtype that the config of a part states; else `"float32"`, the default of `from_pretrained`."""
+    """Return the first dtype that the config of a transformers part states; else `"float32"`, diffusers' default."""
     for part in index.parts:
         if part.is_model and not isinstance(part.config, dict):
             stated = getattr(part.config, "dtype", None) or getattr(part.config, "torch_dtype", None)
@@ -171,7 +173,7 @@ def stated_dtype(index: Index) -> str:
 
 
 def shrink(index: Index) -> tuple[Index, list[str]]:
-    """Return the same pipeline with fewer layers in every part, and the changes; widths and head sizes stay."""
+    """Return the same pipeline with fewer layers in its models, and the changes; widths and head sizes stay."""
     parts, changes = [], []
     for part in index.parts:
         if isinstance(part.config, dict):
@@ -222,7 +224,7 @@ def assemble(
         dtype: The dtype of the weights.
         initialise: Whether to draw random weights from a fixed seed; otherwise they have no values, for a
             memoryless device.
-        notes: A list to which a sentence is appended for each substitute.
+        notes: A list to which sentences about substitutes and absent parts are appended.
 
     Raises:
         TargetError: A part, or the pipeline from its parts, cannot be built.
@@ -244,7 +246,7 @@ def assemble(
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence diffusers' messages about licences and parts that the index leaves out."""
+    """Log only diffusers' errors: it warns of licences and of parts that the index leaves out."""
     logging = package().utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -255,7 +257,13 @@ def _quietly() -> Iterator[None]:
 
 
 def _without_weights(index: Index, part: PipelinePart, notes: list[str]) -> Any:
-    """Build a component that has no weights: a scheduler, an image processor or a tokenizer."""
+    """Build a component that has no weights: a scheduler, an image processor or a tokenizer.
+
+    A tokenizer without files is replaced by one that makes up ids, with a sentence in `notes`.
+
+    Raises:
+        TargetError: The component's files are missing, or it cannot be built from them.
+    """
     if "tokenizer" in part.name and not any((part.folder / name).is_file() for name in _TOKENIZER_FILES):
         encoder = part.name.replace("tokenizer", "text_encoder")
         config = next((one.config for one in index.parts if one.name == encoder), None)

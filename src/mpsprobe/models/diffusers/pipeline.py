@@ -32,10 +32,11 @@ _SIDE, _FRAMES = 128, 9
 
 
 class DiffusersAdapter(Adapter):
-    """An adapter that builds the pipeline of a folder's model_index.json and makes one image with it.
+    """An adapter that builds the pipeline of a folder's model_index.json and calls it once, for an image or a video.
 
-    The prompt goes through the folder's tokenizers, or through substitutes that make up token ids, so that the text
-    encoders run in any case. Noise comes from a CPU generator with a fixed seed.
+    With stored weights the pipeline loads all its own files. Without them a tokenizer that lacks its files is replaced
+    by one that makes up token ids, so that the text encoders run in any case. Noise comes from a CPU generator with a
+    fixed seed, in pipelines that take a generator.
     """
 
     def __init__(self, snapshot: Path, profile: Profile) -> None:
@@ -53,7 +54,7 @@ class DiffusersAdapter(Adapter):
 
     @property
     def index(self) -> Index:
-        """Return the pipeline's class and parts as they are built."""
+        """Return the pipeline's class and parts as they are built: the shrunk ones after `shrink`."""
         return self._shrunk or self._whole
 
     @property
@@ -61,14 +62,18 @@ class DiffusersAdapter(Adapter):
         return [part.quantised for part in self._whole.parts if part.quantised is not None]
 
     def shrink(self) -> list[str]:
-        """Build with fewer layers and make a smaller image; return sentences about the changes."""
+        """Keep fewer layers and request a smaller image; return sentences about the changes."""
         self._shrunk, changes = parts.shrink(self._whole)
         said = [f"Shrunk: {'; '.join(changes)}."] if changes else []
         size = ", ".join(f"{name} {value}" for name, value in self._smaller().items())
         return [*said, *([f"The pipeline is called with {size}."] if size else [])]
 
     def load(self, device: torch.device, dtype: str) -> nn.Module:
-        """Build a module that holds the pipeline's models under their names, and the pipeline as `.pipeline`."""
+        """Load or build a module that holds the pipeline's models under their names, and the pipeline as `.pipeline`.
+
+        Raises:
+            TargetError: The pipeline cannot be loaded or built.
+        """
         dtype = self._dtype(dtype)
         if self.weights is Weights.STORED:
             return self._stored(device, dtype)
@@ -80,7 +85,7 @@ class DiffusersAdapter(Adapter):
         return _with(models, pipeline)
 
     def sample(self) -> dict[str, Any]:
-        """Return `prompt` or `class_labels`, depending on the pipeline.
+        """Return the pipeline's `prompt`, its `class_labels`, or both, depending on which it takes.
 
         Raises:
             TargetError: The pipeline needs something else, such as an image.
@@ -100,7 +105,10 @@ class DiffusersAdapter(Adapter):
         return given
 
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """Return the arguments of the pipeline's `__call__`; no tensor is among them."""
+        """Return the sample with the numbers of steps, pixels, frames and images that the pipeline's `__call__` takes.
+
+        No tensor is among them.
+        """
         steps = int(self.profile.inference.get("num_inference_steps", 2))
         wishes = {"num_inference_steps": steps, "output_type": "np"}
         if self._shrunk is not None:
@@ -115,7 +123,7 @@ class DiffusersAdapter(Adapter):
         return {**sample, **{name: value for name, value in wishes.items() if name in self._parameters}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Return the latents after two denoising steps; a single step means something else to PixArt's pipeline."""
+        """Return the latents after two denoising steps; PixArt's pipeline treats a single step differently."""
         short = {"num_inference_steps": 2, "output_type": "latent"}
         return self.extract(
             self._call(model, {**batch, **{name: value for name, value in short.items() if name in batch}})
@@ -125,7 +133,7 @@ class DiffusersAdapter(Adapter):
         return self._call(model, batch)
 
     def extract(self, raw: Any) -> Outputs:
-        """Return `images` (or `frames`, `audios`) in floating point, as in the pipeline's NumPy output."""
+        """Return the pipeline's arrays and tensors (`images`, `frames`, `audios`) as tensors on the CPU."""
         found: Outputs = {}
         for name, value in raw.items():
             if isinstance(value, Tensor):
@@ -157,7 +165,7 @@ class DiffusersAdapter(Adapter):
             return model.pipeline(**options)
 
     def _smaller(self) -> dict[str, Any]:
-        """Return the arguments that request a smaller image, where the pipeline's `__call__` takes them."""
+        """Return the arguments for a smaller image or video that the pipeline's `__call__` takes."""
         wishes = {"height": _SIDE, "width": _SIDE, "num_frames": _FRAMES, "use_resolution_binning": False}
         return {name: value for name, value in wishes.items() if name in self._parameters}
 
@@ -184,7 +192,7 @@ class DiffusersAdapter(Adapter):
 
 @contextlib.contextmanager
 def _same_noise_in_every_dtype() -> Iterator[None]:
-    """Make half-precision draws from a given generator equal float32's numbers, rounded, while the context lasts.
+    """Make `torch.randn` with a generator draw float16 and bfloat16 as rounded float32, while the context lasts.
 
     A CPU generator yields other numbers in float16 and bfloat16 than in float32 (torch 2.11, 2.13), and the images
     from different noise cannot be compared.

@@ -39,8 +39,8 @@ def synthetic_drive(frames: int = 4, height: int = 72, width: int = 144) -> dict
 
     Returns:
         `image_frames` (4, frames, 3, height, width) uint8; `ego_history_xyz` (1, 1, 16, 3) in m and
-        `ego_history_rot` (1, 1, 16, 3, 3), float32, in the frame of the last history point; and `ego_future_xyz`
-        and `ego_future_rot`, the 64 points that were really driven.
+        `ego_history_rot` (1, 1, 16, 3, 3), float32, in the frame of the last history point; and, in the same frame,
+        `ego_future_xyz` and `ego_future_rot`, the 64 points that follow.
     """
     xyz, rotation = _path()
     headings = heading_from_rotation(rotation)
@@ -96,7 +96,7 @@ _TASK = " follow the road ahead and keep the lane"
 
 
 class TinyDriveProcessor:
-    """A processor that makes batches. Its image processor is the one without torchvision, even if that is installed.
+    """A processor that makes the model's batches, with an image processor that never uses torchvision.
 
     Attributes:
         tokenizer: The repository's tokenizer.
@@ -157,7 +157,7 @@ class TinyDriveProcessor:
 
 
 def _image_processor_class() -> Any:
-    """Return the class without torchvision, which has its own module in transformers 5 and is the only one in 4.57."""
+    """Return the image processor's class without torchvision, which is the only one in transformers 4.57."""
     package = "transformers.models.qwen2_vl"
     try:
         return importlib.import_module(f"{package}.image_processing_pil_qwen2_vl").Qwen2VLImageProcessorPil
@@ -166,7 +166,7 @@ def _image_processor_class() -> Any:
 
 
 class TinyDriveAdapter(Adapter):
-    """An adapter that loads, samples and runs `TinyDrive`. `profile.inference` holds the arguments of its rollout."""
+    """An adapter that loads, samples and runs `TinyDrive`; `profile.inference` holds the arguments of its rollout."""
 
     meaning = trajectories.MEANING
 
@@ -200,16 +200,16 @@ class TinyDriveAdapter(Adapter):
         return model.rollout(**batch, **self.profile.inference)
 
     def extract(self, raw: Rollout) -> Outputs:
-        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and n texts of each section.
+        """Return `pred_xyz` (1, 1, n, 64, 3) in m, `pred_rot` (1, 1, n, 64, 3, 3), and one text of each section.
 
-        The sections are `cot`, `meta_action` and `answer`.
+        n is `num_traj_samples`; the trajectories share one answer. The sections are `cot`, `meta_action` and `answer`.
         """
         sections = [self._processor.sections(tokens) for tokens in raw.tokens.tolist()]
         texts = {name: [section[name] for section in sections] for name in sections[0]}
         return {"pred_xyz": raw.pred_xyz.cpu(), "pred_rot": raw.pred_rot.cpu(), **texts}
 
     def judge(self, outputs: Outputs) -> list[str]:
-        """Return faults of the trajectory: rotations must be orthonormal, and the steps drivable for a vehicle."""
+        """Return faults of the trajectory: rotations that do not rotate, or steps that no vehicle could drive."""
         return trajectories.judge(outputs["pred_xyz"], outputs["pred_rot"], reverses=False)
 
     @cached_property

@@ -17,13 +17,14 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
             expert attends to the VLM's keys and values layer by layer.
         special_ids: The id of each special token.
         word_ids: The first id, and the one after the last, of the words that a trace may hold.
-        trajectory_start: The id of `<i0>`.
-        future_bins: The number of trajectory tokens of the future tokenizer.
-        history_bins: The number of trajectory tokens of the history tokenizer.
-        future_range: The range of the future tokenizer, +- this many standard deviations.
-        history_range: The range of the history tokenizer, steps of +- this many metres.
+        trajectory_start: The id of `<i0>`, the first trajectory token.
+        future_bins: The number of bins, and so of tokens, for the actions of the future.
+        history_bins: The number of bins, and so of tokens, for the steps of the history.
+        future_range: The greatest action that has a bin of its own, in standard deviations in each direction.
+        history_range: The longest step that has a bin of its own, in metres in each direction.
         history_points: The number of points of the history, `time_step` seconds apart.
         future_points: The number of points of the trajectory, `time_step` seconds apart.
+        time_step: The time between two points in seconds.
         acceleration: The mean and standard deviation that normalise accelerations, in m/s^2.
         curvature: The mean and standard deviation that normalise curvatures, in 1/m.
         flow_steps: The number of Euler steps of the flow-matching sampler.
@@ -71,5 +72,5 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
 
 
 def _sub_config(cls: Any, given: Any) -> Any:
-    """Return `given` as a `cls`: it may be one already, its values, or None for the defaults."""
+    """Return a config of `cls`: `given` itself if it is one, else one made of its values (None: the defaults)."""
     return given if isinstance(given, cls) else cls(**(given or {}))

@@ -37,9 +37,9 @@ from mpsprobe.models.tiny_drive.trajectories import (
 class TraceProcessor(LogitsProcessor):  # type: ignore[misc, unused-ignore]
     """A logits processor that samples `length` words by temperature and nucleus, then forces `closing`.
 
-    It samples by adding Gumbel noise and taking the maximum (which samples from the softmax) rather than in
-    `generate`, which uses the device's own generator, so that CPU, CUDA and MPS would produce different words from
-    the same seed. The noise comes from a CPU generator and is moved.
+    It adds Gumbel noise, so that the maximum of the scores is a sample of their softmax. `generate` itself would
+    sample with the device's own generator, so that CPU, CUDA and MPS would produce different words from the same seed;
+    this noise comes from a CPU generator and is moved to the device.
 
     Attributes:
         prompt_length: The number of tokens before the first generated one.
@@ -95,7 +95,7 @@ class ActionInProjection(nn.Module):
         self.outer = nn.Linear(hidden, hidden)
 
     def forward(self, actions: Tensor, time: Tensor) -> Tensor:
-        """Map (B, T, 2) and (B,) float32 to (B, T, hidden) in the weights' dtype."""
+        """Map actions (B, T, 2) and times (B,), float32, to decoder inputs (B, T, hidden) in the weights' dtype."""
         values = torch.cat([actions, time[:, None, None].expand(*actions.shape[:2], 1) * _SCALE], dim=-1)
         octaves = torch.arange(_FREQUENCIES, device=actions.device, dtype=torch.float32)
         phases = (values / _SCALE)[..., None] * (2 * math.pi / _FREQUENCIES) * torch.exp2(octaves)
@@ -107,8 +107,8 @@ class ActionInProjection(nn.Module):
 def share_prefix(cache: DynamicCache, repeats: int = 1) -> DynamicCache:
     """Return a cache that begins with the tensors of `cache` and grows without changing it.
 
-    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice; keys and
-    values are shared, unless each row is repeated.
+    Layers replace their tensors when they grow (`torch.cat`), so copies of the layer objects suffice. Keys and values
+    are shared, unless `repeats` is above 1: then each row of the batch is copied that many times.
     """
     view = copy.copy(cache)
     view.layers = [copy.copy(layer) for layer in cache.layers]
@@ -124,11 +124,13 @@ def velocity(
     prefix_mask: Tensor,
     first_position: Tensor,
 ) -> Tensor:
-    """Return the last hidden states (B, T, hidden) of `embeddings` after the cached `prefix`.
+    """Return the expert's last hidden states (B, T, hidden) for waypoints after the cached `prefix`.
+
+    The caller projects them to the flow's velocity. The prefix is not changed.
 
     Args:
         decoder: The expert's layers.
-        embeddings: The embeddings, (B, T, hidden).
+        embeddings: The embeddings of the waypoints, (B, T, hidden).
         prefix: The VLM's keys and values, with B rows.
         prefix_mask: A mask (B, P) that is 0 where the prefix is padding.
         first_position: The rotary position (B,) of the first waypoint.
@@ -149,7 +151,7 @@ def velocity(
 
 
 def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
-    """Return the state (B, ...) after `steps` Euler steps of `field(x, t)`, t (B,), from t = 0 to 1."""
+    """Return the state (B, ...) after `steps` Euler steps of `field(x, t)`, with t (B,) float32, from t = 0 to 1."""
     state = start
     for step in range(steps):
         time = torch.full((start.shape[0],), step / steps, device=start.device, dtype=torch.float32)
@@ -230,7 +232,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
             pixel_values: Patches (patches, 3 * 2 * patch * patch) float32.
             image_grid_thw: Frames, rows and columns of patches (images, 3) int64.
             ego_history_xyz: Positions (B, 1, 16, 3) in metres.
-            ego_history_rot: Rotations (B, 1, 16, 3, 3).
+            ego_history_rot: Rotations (B, 1, 16, 3, 3), which this pass does not use.
             seed: The seed of the expert's noise.
         """
         del ego_history_rot
@@ -258,7 +260,18 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
     ) -> Rollout:
         """Generate a trace, then sample `num_traj_samples` trajectories that share it.
 
-        `forward` describes the inputs.
+        Args:
+            input_ids: Tokens (B, L) int64, with placeholders for images and history.
+            attention_mask: A mask (B, L) int64.
+            pixel_values: Patches (patches, 3 * 2 * patch * patch) float32.
+            image_grid_thw: Frames, rows and columns of patches (images, 3) int64.
+            ego_history_xyz: Positions (B, 1, 16, 3) in metres.
+            ego_history_rot: Rotations (B, 1, 16, 3, 3); with the positions they give the speed at the start.
+            num_traj_samples: The number of trajectories.
+            trace_tokens: The number of words in the trace.
+            temperature: The temperature by which words are sampled.
+            top_p: The probability that the nucleus of each word holds.
+            seed: The seed of the words and of the trajectories' noise.
         """
         ids = self.config.special_ids
         closing = [ids["<|cot_end|>"], ids["<|traj_future_start|>"], ids["<|im_end|>"]]
@@ -295,7 +308,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
         return Rollout(xyz, rotation, generated.sequences[:, prompt.shape[1] :])
 
     def _field(self, actions: Tensor, time: Tensor, cache: DynamicCache, mask: Tensor) -> Tensor:
-        """Return the flow's velocity (N, T, 2), float32, for noisy actions (N, T, 2) after the cached prefix."""
+        """Return the flow's velocity (N, T, 2), float32, at actions (N, T, 2) and times (N,), given the prefix."""
         deltas = self.vlm.model.rope_deltas.to(actions.device)[:, 0]
         repeats = actions.shape[0] // deltas.shape[0]
         first = deltas.repeat_interleave(repeats) + mask.shape[-1]
@@ -332,7 +345,7 @@ class TinyDrive(PreTrainedModel):  # type: ignore[misc, no-untyped-call, unused-
 
 
 def register() -> None:
-    """Register the model with transformers' Auto classes. An adopted suite undoes that when it ends."""
+    """Register the model with transformers' Auto classes; registering it again has no effect."""
     AutoConfig.register(TinyDriveConfig.model_type, TinyDriveConfig, exist_ok=True)
     AutoModel.register(TinyDriveConfig, TinyDrive, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""The target's repository: config, vocabulary, processor and sharded weights, made once from a seed.
+"""The default target's repository: config, vocabulary, processor and sharded weights, made once from a seed.
 
 The tokenizer is a byte-level BPE like Qwen's, with merges that are written down instead of learnt: each word (with the
 space before it) is built from the left, one character for each merge, so it always becomes one token, and any other
@@ -77,7 +77,7 @@ def bytes_as_characters() -> list[str]:
 
 
 def _text_tokens() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return ids and merges of the text tokens: bytes, then unfinished words, then the words in one block."""
+    """Return the text tokens' ids and merges; bytes come first, then unfinished words, then whole words."""
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS:
         token = _SPACE
@@ -101,7 +101,7 @@ VOCAB_SIZE = -(-(TRAJECTORY_START + FUTURE_BINS + HISTORY_BINS) // 64) * 64
 
 
 def build_tokenizer() -> Tokenizer:
-    """Build the tokenizer that is written to `tokenizer.json`."""
+    """Build the byte-level BPE tokenizer with special and trajectory tokens that `build` saves as `tokenizer.json`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab=_TEXT, merges=_MERGES))
@@ -243,7 +243,7 @@ def ensure() -> Path:
 
 
 def build(folder: Path) -> None:
-    """Write the repository into the empty folder `folder`, with the same bytes on every machine."""
+    """Write the repository's files into the empty `folder`, with the same bytes on every machine."""
     build_tokenizer().save(str(folder / "tokenizer.json"))
     for name, content in (
         ("config.json", CONFIG),
@@ -257,7 +257,11 @@ def build(folder: Path) -> None:
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
-    """Rename `building` to `folder`, unless another process was first."""
+    """Rename `building` to `folder`, unless another process has put a usable one there; a damaged one is replaced.
+
+    Raises:
+        OSError: The folder cannot be renamed.
+    """
     building.chmod(0o755)  # mkdtemp makes it private
     try:
         building.rename(folder)
@@ -280,7 +284,7 @@ def _usable(folder: Path) -> bool:
 
 
 def _digest() -> str:
-    """Return a digest of the content, so that another config, vocabulary or version gives another folder."""
+    """Return a digest of the recipe, so that another config, vocabulary or version gets another folder."""
     recipe = [RECIPE, SEED, WORDS, CONFIG, _GENERATION, _PREPROCESSOR, _TOKENIZER]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
 
@@ -311,10 +315,11 @@ def _write_weights(folder: Path) -> None:
 
 
 def _weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return one parameter in bfloat16: uniform, with variance 1 / fan-in, so that activations keep their scale.
+    """Return one parameter in bfloat16, drawn by its name: ones for norms, zero-mean uniform values for others.
 
-    The values are uniform and come from the raw 64-bit stream of PCG64, whose bits NumPy guarantees. A normal
-    distribution uses libm, whose last bits differ between platforms.
+    Matrices have variance 1 / fan-in, so that activations keep their scale; biases and embeddings have fixed
+    deviations. The values come from the raw 64-bit stream of PCG64, whose bits NumPy guarantees. A normal distribution
+    uses libm, whose last bits differ between platforms.
     """
     import numpy as np
     import torch

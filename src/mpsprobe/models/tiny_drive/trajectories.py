@@ -21,8 +21,8 @@ class UnicycleActionSpace:
 
     Attributes:
         time_step: The seconds between points.
-        mean: The mean of (acceleration in m/s^2, curvature in 1/m).
-        std: The standard deviation of (acceleration in m/s^2, curvature in 1/m).
+        mean: The means of acceleration in m/s^2 and curvature in 1/m.
+        std: The standard deviations of acceleration in m/s^2 and curvature in 1/m.
     """
 
     def __init__(
@@ -35,8 +35,12 @@ class UnicycleActionSpace:
     def to_trajectory(self, actions: Tensor, speed: Tensor) -> tuple[Tensor, Tensor]:
         """Return the trajectory of `actions` (..., T, 2) from the origin, heading along x, at `speed` (...) in m/s.
 
+        Args:
+            actions: Normalised accelerations and curvatures (..., T, 2).
+            speed: The speed (...) at the origin in m/s.
+
         Returns:
-            Positions (..., T, 3) in metres (z is 0) and rotation matrices (..., T, 3, 3), float32.
+            Positions (..., T, 3) in metres (z is 0) and rotation matrices (..., T, 3, 3), float32, after each action.
         """
         actions = (
             actions.float() * actions.new_tensor(self.std).float() + actions.new_tensor(self.mean).float()
@@ -53,7 +57,9 @@ class UnicycleActionSpace:
         return xyz, rotation_from_heading(turned)
 
     def from_trajectory(self, xyz: Tensor, rotation: Tensor) -> Tensor:
-        """Return the normalised actions (..., T, 2) that best explain a trajectory that starts at the origin.
+        """Return the normalised actions (..., T, 2) that best explain a trajectory from the origin, heading along x.
+
+        They minimise squared errors plus a penalty on rapid changes; see `least_squares`.
 
         Args:
             xyz: Positions (..., T, 3) in metres.
@@ -70,12 +76,17 @@ class UnicycleActionSpace:
         return (actions - actions.new_tensor(self.mean)) / actions.new_tensor(self.std)
 
     def last_speed(self, xyz: Tensor, rotation: Tensor) -> Tensor:
-        """Return the speed (...) in m/s at the last point of a history (..., T, 3), (..., T, 3, 3)."""
+        """Return the speed (...) in m/s at the last point of a history.
+
+        Args:
+            xyz: Positions (..., T, 3) in metres.
+            rotation: Rotations (..., T, 3, 3).
+        """
         xyz, rotation = xyz.float(), rotation.float()
         return self.speeds(xyz[..., :2], heading_from_rotation(rotation))[..., -1]
 
     def speeds(self, xy: Tensor, headings: Tensor) -> Tensor:
-        """Return smooth speeds (..., N) in m/s at points `xy` (..., N, 2) with `headings` (..., N)."""
+        """Return smoothed speeds (..., N) in m/s at points `xy` (..., N, 2) in m with `headings` (..., N)."""
         steps = xy.diff(dim=-2) / self.time_step
         count = headings.shape[-1]
         eye = torch.eye(count, dtype=headings.dtype, device=headings.device)
@@ -86,7 +97,9 @@ class UnicycleActionSpace:
 
 
 def least_squares(design: Tensor, target: Tensor, ridge: float = 0.0) -> Tensor:
-    """Return the smooth x (..., N) that minimises |design x - target|^2 + SMOOTHING |x''|^2 + ridge |x|^2.
+    """Return the x (..., N) that minimises |design x - target|^2 + SMOOTHING |x''|^2 + ridge |x|^2.
+
+    x'' are the second differences of x.
 
     Args:
         design: A matrix (..., M, N).
@@ -122,7 +135,7 @@ def unwrap(angles: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UniformBins:
-    """Map numbers in [-limit, limit] to indices of `count` equal bins; others go to the first or last bin."""
+    """Map numbers in [-limit, limit] to indices of `count` equal bins; numbers outside go to the first or last bin."""
 
     limit: float
     count: int
@@ -139,7 +152,7 @@ class UniformBins:
 
 @dataclass(frozen=True)
 class DeltaTokenizer:
-    """Encode the ego history as the steps between its points: T points give 3 T tokens, the first step is zero.
+    """Encode the ego history as the steps between its points: T points give 3 T tokens, and the first step is zero.
 
     Attributes:
         bins: The bins of the steps in metres.
@@ -155,7 +168,7 @@ class DeltaTokenizer:
         return (self.bins.encode(steps) + self.offset).flatten(-2)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the history (..., T, 3) in metres of token ids (..., 3 T), shifted so that it ends at the origin."""
+        """Return the history (..., T, 3) in metres of token ids (..., 3 T), shifted to end at the origin."""
         steps = self.bins.decode(tokens - self.offset).reshape(*tokens.shape[:-1], -1, 3)
         xyz = steps.cumsum(-2)
         return xyz - xyz[..., -1:, :]
@@ -163,7 +176,12 @@ class DeltaTokenizer:
 
 @dataclass(frozen=True)
 class ActionTokenizer:
-    """Encode normalised future actions as tokens: T waypoints give 2 T tokens (acceleration, curvature, ...)."""
+    """Encode normalised future actions as tokens: T waypoints give 2 T tokens (acceleration, curvature, ...).
+
+    Attributes:
+        bins: The bins of the normalised actions.
+        offset: The id of the first bin's token.
+    """
 
     bins: UniformBins
     offset: int
@@ -186,10 +204,10 @@ _STEP_S = 0.1
 
 
 def judge(xyz: Tensor, rotation: Tensor, *, reverses: bool) -> list[str]:
-    """Return sentences about the faults of a trajectory.
+    """Return sentences about the faults of a trajectory; none when a vehicle could drive it.
 
     Args:
-        xyz: Positions (..., points, 3) in metres, in the frame of the present, x ahead.
+        xyz: Positions (..., points, 3) in metres, 0.1 s apart, in the frame of the present, x ahead.
         rotation: Rotations (..., points, 3, 3).
         reverses: Whether the target may drive backwards.
     """
