@@ -40,7 +40,7 @@ _TOKEN_LIMITS = (
 
 
 def token_limit(model: torch.nn.Module) -> int | None:
-    """Return the greatest number of tokens that a model takes, by its config; None when that states no limit."""
+    """Return the largest token limit that the model's config or its text parts state; None when no field states one."""
     config = getattr(model, "config", None)
     parts = [config, *(getattr(config, name, None) for name in ("text_config", "llm_config", "decoder"))]
     limits = [
@@ -74,7 +74,7 @@ class Adapter(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """Return sentences about decisions and assumptions; `load` and `prepare` may add to them."""
+        """Return sentences for the report about decisions and assumptions; `load` and `prepare` may add some."""
         return []
 
     @property
@@ -84,7 +84,7 @@ class Adapter(ABC):
 
     @property
     def quantised(self) -> list[QuantisedPart]:
-        """Return the models of the target whose stored weights are quantised; empty where none is known to be."""
+        """Return the parts of the target whose stored weights are quantised; empty unless the adapter finds some."""
         return []
 
     def class_name(self, model: torch.nn.Module) -> str:
@@ -93,22 +93,24 @@ class Adapter(ABC):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Return the autograd mode of the target's code, for one `with`.
+        """Return a context manager with the autograd mode for the target's code, for one `with`.
 
-        The default is `torch.inference_mode`, which no code of transformers or diffusers leaves. A user's code may
-        try to, with `torch.enable_grad`, which has no effect on tensors made in inference mode.
+        The default is `torch.inference_mode`, because no code of transformers or diffusers enables gradients again. A
+        user's code may do so with `torch.enable_grad`, which has no effect on tensors made in inference mode.
         """
         return torch.inference_mode()
 
     @abstractmethod
     def load(self, device: torch.device, dtype: str) -> torch.nn.Module:
-        """Load the model in eval mode, with weights in `dtype` (`"auto"` for the stored one), straight to `device`."""
+        """Load the model in eval mode onto `device`, with weights in `dtype` (`"auto"`: their stored dtype)."""
 
     def shrink(self) -> list[str] | None:
-        """Make the weightless model of `load` smaller: fewer layers, with the same widths and code paths.
+        """Prepare `load` to make a smaller weightless model: fewer layers, with the same widths and code paths.
 
-        It is called before `load`, and returns sentences about the changes; None (the default) when this
-        adapter cannot shrink.
+        It is called before `load`.
+
+        Returns:
+            Sentences about the changes; None (the default) when this adapter cannot shrink its model.
         """
         return None
 
@@ -118,7 +120,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def prepare(self, sample: dict[str, Any]) -> Batch:
-        """Process a sample into a new batch on the CPU, because inference may consume it."""
+        """Process a sample into a batch on the CPU; each call makes a new one, because inference may change it."""
 
     @abstractmethod
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
@@ -126,7 +128,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def infer(self, model: torch.nn.Module, batch: Batch) -> Any:
-        """Run the target's own inference (generate, a trajectory, an embedding), deterministic by seed."""
+        """Run the target's own inference (generate, a trajectory, an embedding), seeded so that it can be repeated."""
 
     @abstractmethod
     def extract(self, raw: Any) -> Outputs:

@@ -29,24 +29,25 @@ def for_repo(repo_id: str) -> Profile | None:
 
 
 def for_folder(folder: Path) -> Profile:
-    """Return the profile for a model folder; the generic one when no other matches.
+    """Return the profile for a model folder: that of its repo id, else that of its contents, else the generic one.
 
-    A repo id, which is derived from the folder's place in the Hub's cache, outranks the contents of the folder.
+    The repo id is known for folders in the Hub's cache only.
 
     Raises:
-        ConfigError: `config.json` is missing or malformed.
+        ConfigError: Neither repo id nor marker names a profile, and `config.json` is missing or malformed.
     """
     repo_id = repo_of(folder)
     return (for_repo(repo_id) if repo_id else None) or for_config(folder)
 
 
 def for_config(folder: Path) -> Profile:
-    """Return the profile for a folder that holds at least `config.json`; its weights may be missing.
+    """Return the profile for a folder's small files: by marker file, else by architecture, else the generic one.
 
-    A marker file outranks the architecture, because a sentence encoder also names the plain encoder's class.
+    A marker outranks the architecture, because a sentence encoder also names the plain encoder's class. The weights
+    may be missing.
 
     Raises:
-        ConfigError: `config.json` is missing or malformed.
+        ConfigError: There is no marker, and `config.json` is missing or malformed.
     """
     everyone = _all()
     for candidate in everyone:  # a folder of diffusers has no config.json, only a marker
@@ -60,7 +61,7 @@ def for_config(folder: Path) -> Profile:
 
 
 def markers() -> list[str]:
-    """Return the names of small files besides config.json that `for_config` searches for."""
+    """Return the names of the marker files of all profiles, sorted: what `for_config` looks for besides config.json."""
     return sorted({marker for candidate in _all() for marker in candidate.markers})
 
 
@@ -77,10 +78,10 @@ def _all() -> list[Profile]:
 
 
 def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
-    """Make the profile's adapter for the model folder `snapshot`. This imports torch, but loads nothing.
+    """Make the profile's adapter for the model folder `snapshot`. This imports torch, but loads no model.
 
     Raises:
-        ProfileError: `profile.adapter` names no class, or one that is not an adapter.
+        ProfileError: `profile.adapter` cannot be imported, or is not a complete subclass of `Adapter`.
         TargetError: The profile is a file that cannot be imported, or that lacks a function.
     """
     from mpsprobe.models.adapter import Adapter  # imports torch, so only when an adapter is needed
@@ -102,10 +103,10 @@ def make_adapter(profile: Profile, snapshot: Path) -> Adapter:
 
 
 def build_snapshot(profile: Profile) -> Path:
-    """Return the model folder of the profile's builder, creating it if needed.
+    """Return the model folder that the profile's builder makes or finds in the cache.
 
     Raises:
-        ProfileError: `profile.builder` names no function.
+        ProfileError: `profile.builder` cannot be imported.
     """
     path: Path = resolve(profile, "builder", profile.builder)()
     return path

@@ -68,7 +68,12 @@ class Mismatch:
 
 
 def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
-    """Return the unmet requirements between installed packages of the stack."""
+    """Return the requirements of some packages that the installed versions of others do not meet.
+
+    Args:
+        names: The packages whose requirements are read; those that are not installed are skipped. Only
+            requirements on the stack, huggingface-hub, safetensors, torch and NumPy count.
+    """
     found = []
     for by in names:
         version = _version(by)
@@ -90,7 +95,10 @@ def mismatches(names: Iterable[str] = STACK) -> list[Mismatch]:
 
 
 def fix(found: Iterable[Mismatch]) -> str:
-    """Return the one pip command after which the packages meet each other's requirements."""
+    """Return one pip command that makes the packages meet each other's requirements; empty when `found` is.
+
+    The installed torch stays: packages that require another torch are the ones to change.
+    """
     wanted: dict[str, list[str]] = {}
     for one in found:
         wanted.setdefault(one.name, []).append(one.required)
@@ -111,7 +119,10 @@ def fix(found: Iterable[Mismatch]) -> str:
 
 
 def _held(one: Mismatch) -> list[str]:
-    """Return what other packages of the stack require of a package, where no release satisfies all of them."""
+    """Return other packages' requirements on `one.name` that the change which `one` needs would break.
+
+    They accept the installed version, and none of the versions that `one` names.
+    """
     wanted = [spec.version for spec in SpecifierSet(one.required)]
     held = []
     for by in STACK:
@@ -130,10 +141,14 @@ def _held(one: Mismatch) -> list[str]:
 
 
 def explain(problem: BaseException) -> tuple[str, str]:
-    """Return the fault of the environment behind an import error, and the command that fixes it; else empty texts.
+    """Return what is wrong with the environment behind an error, and the command that fixes it; else empty texts.
+
+    It recognises a torchvision built for another torch, installed packages that do not meet each other's requirements,
+    and a package of the stack that raises when it is imported.
 
     Args:
-        problem: The error. Conflicting packages count only where the error may come from them.
+        problem: The error. Unmet requirements count only where its text or its traceback points to those packages,
+            or where a name cannot be imported.
     """
     text = text_of(problem)
     if "torchvision::nms" in text:
@@ -164,7 +179,7 @@ def explain(problem: BaseException) -> tuple[str, str]:
 
 
 def _importing(problem: BaseException) -> list[str]:
-    """Return the packages whose imports led to an error, outermost first; empty where no import raised it."""
+    """Return the packages in the tracebacks of an error and its causes, outermost first; empty without an import."""
     frames: list[str] = []
     seen: BaseException | None = problem
     while seen is not None:
@@ -178,7 +193,7 @@ def _importing(problem: BaseException) -> list[str]:
 
 
 def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, str]:
-    """Return a fault and a fix for a package of the stack that is installed but raises when it is imported."""
+    """Return a fault and a fix for an installed package of the stack that raises when imported; else empty texts."""
     first = next((name for name in importing if _canonical(name) in STACK), None)
     if first is None or isinstance(problem, ModuleNotFoundError):
         return "", ""
@@ -200,7 +215,7 @@ def _unimportable(problem: BaseException, importing: list[str]) -> tuple[str, st
 
 
 def absent(problem: ImportError) -> str:
-    """Return the advice for an import that fails because something is not there: a package, a part, or a name."""
+    """Return advice for an import that fails because a package, a module of it, or a name in it is missing."""
     name = problem.name or ""
     top = name.partition(".")[0]
     if not top:
@@ -218,7 +233,7 @@ def absent(problem: ImportError) -> str:
 
 
 def _part(name: str) -> str:
-    """Return the advice for a part of a package that is there without it."""
+    """Return advice for a missing module of a package: build it, install the package, or use another release."""
     top = name.partition(".")[0]
     folders = [Path(entry, top) for entry in sys.path]
     sources = next((one for one in folders if (one / "setup.py").is_file() or any(one.glob("*.pyx"))), None)
@@ -231,7 +246,7 @@ def _part(name: str) -> str:
 
 
 def _another_release(name: str, folder: Path) -> str:
-    """Return the advice for something that the package in a folder lacks: `name` is the module, or its part."""
+    """Return advice where the package in `folder`, to which the module `name` belongs, lacks what is imported."""
     top = name.partition(".")[0]
     version = _version(_DISTRIBUTIONS.get(top, top))
     if "site-packages" in folder.parts:
@@ -255,7 +270,7 @@ def _another_release(name: str, folder: Path) -> str:
 
 
 def _folder(name: str) -> Path | None:
-    """Return the folder or file of a top-level package that can be imported; None without one."""
+    """Return the folder of a top-level package, or the file of a module; None when it cannot be found."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -265,7 +280,10 @@ def _folder(name: str) -> Path | None:
 
 
 def raised_in(problem: BaseException) -> str:
-    """Return the next step for a module that raises something else than ImportError while it is imported."""
+    """Return the next step for a module that raises an error other than ImportError while it is imported.
+
+    It is empty when no line of the traceback lies outside Python, installed packages and mpsprobe.
+    """
     syntax = _syntax(problem)
     if syntax is not None:
         return syntax
@@ -287,7 +305,7 @@ def raised_in(problem: BaseException) -> str:
 
 
 def _syntax(problem: BaseException) -> str | None:
-    """Return the advice for a file that this Python cannot read; None where that is not what failed."""
+    """Return advice for a file with syntax that this Python cannot read; None for any other error."""
     if not isinstance(problem, SyntaxError) or not problem.filename:
         return None
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -310,7 +328,7 @@ def beside_torch(name: str) -> str:
 
 
 def _for_torch(name: str, torch: str) -> str:
-    """Return the version specifier of torchvision or torchaudio for a torch release."""
+    """Return the version specifier of torchvision or torchaudio for a torch 2 release; empty for any other."""
     found = re.match(r"2\.(\d+)", torch)
     if found is None:
         return ""

@@ -21,14 +21,14 @@ from mpsprobe.trace.on_import import OnImport
 
 @dataclass(frozen=True)
 class _Later:
-    """Stand in for a function of another package, which is imported when it is first called.
+    """A function of another package, and how transformers is kept from importing it before it is called.
 
     Attributes:
         package: The name of the package.
         home: The module of the package that has the function.
         function: The name of the function.
         check: The function of transformers.utils that tells whether the package is installed.
-        first: The module of transformers that is imported before any module that uses the function.
+        first: The module of transformers whose import also imports the modules that use the function.
         users: The prefix of the names of the modules of transformers that use the function.
     """
 
@@ -61,7 +61,10 @@ _LATER = (
 
 
 def postpone() -> None:
-    """Import the users of these functions, now or later, without the packages that define them."""
+    """Keep transformers from importing the packages of `_LATER` until one of their functions is called.
+
+    The hooks are installed once in a process, and only for packages that are installed.
+    """
     global _postponed
     for one in () if _postponed else _LATER:
         if importlib.util.find_spec(one.package) is not None:
@@ -74,7 +77,7 @@ _postponed = False
 
 @contextlib.contextmanager
 def _without_package(one: _Later) -> Iterator[None]:
-    """Import the users of a function while the block runs, and give them one that imports the package when called."""
+    """Hide a package while the block imports the users of its function, then give them one that imports it late."""
     with _said_to_be_missing(one.check) as installed:
         yield
     for name, user in list(sys.modules.items()):
@@ -85,7 +88,11 @@ def _without_package(one: _Later) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _said_to_be_missing(check: str) -> Iterator[Callable[[], bool] | None]:
-    """Let transformers take a package for missing while the block runs, and yield its own check."""
+    """Make transformers report a package as not installed while the block runs.
+
+    Yields:
+        Its own check, which is restored afterwards; None where this transformers has no such check.
+    """
     import transformers.utils
     from transformers.utils import import_utils
 

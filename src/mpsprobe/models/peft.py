@@ -36,7 +36,7 @@ class PeftAdapter:
 
     @property
     def base_folder(self) -> Path | None:
-        """Return the base model's folder, if its name is a folder on this machine with a config; else None."""
+        """Return the base model's folder, if its name is a local folder with a config; else None."""
         for path in (Path(self.base).expanduser(), self.folder / self.base):
             if (path / "config.json").is_file():
                 return path.resolve()
@@ -57,10 +57,10 @@ class PeftAdapter:
         )
 
     def note(self, base: Quantised | None = None) -> str:
-        """Explain that the base model was judged instead of the adapter, and how to merge.
+        """Explain that the base model was judged instead of the adapter, and how to merge the two.
 
         Args:
-            base: How the base model is quantised; None for a plain one.
+            base: How the base model is quantised; None for plain weights.
         """
         why = "the base model is judged, since merging an adapter leaves its ops as they are."
         if base is None:

@@ -1,4 +1,7 @@
-"""Profiles: one TOML file for each model that states how it is loaded, run and judged. Nothing imports torch."""
+"""Profiles: one TOML file for each model that states how it is loaded, run and judged.
+
+Importing this module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: The key in the outputs that the adapter extracts.
         kind: `"tensor"` or `"text"`.
-        shape: The expected sizes; a string names a size that may have any value (`"n"`).
+        shape: The expected sizes; a string names a size that may have any value (`"n"`). None accepts any shape.
         min: The smallest allowed value of every element, in `unit`; None for no bound.
         max: The largest allowed value of every element, in `unit`; None for no bound.
         unit: The unit for readers, such as `"m"`.
@@ -154,11 +157,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def casts_parts(self) -> bool:
-        """Return whether its adapter has parts around which it can open autocast regions."""
+        """Return whether the profile names parts around which its adapter can open autocast regions."""
         return bool(self.parts) or self.autocast.startswith("parts:")
 
     def autocast_words(self, choice: str) -> str:
-        """Return words for a choice of autocast; empty for none."""
+        """Return words for a choice of autocast: `"autocast to bfloat16 around inference"`, or that there is none."""
         kind, dtype = split_autocast(choice)
         if not dtype:
             return "no autocast around inference"
@@ -171,17 +174,17 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def file(self) -> Path | None:
-        """Return the user's file that replaces an adapter class; None for a class."""
+        """Return the file with the functions of a target that takes the place of an adapter class; None for a class."""
         return Path(self.adapter) if self.adapter.endswith(".py") else None
 
 
 def names() -> list[str]:
-    """Return the names of mpsprobe's profiles, and of readable ones that other packages ship."""
+    """Return the sorted names of mpsprobe's own profiles and of the readable ones that other packages ship."""
     return sorted({*_own(), *(name for name, one in _plugged().items() if isinstance(one, Profile))})
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """Load a profile by name, of mpsprobe or another package, or a user's own by path.
+    """Load a profile: a `.toml` file by its path, or one of mpsprobe's or another package's by name.
 
     Raises:
         ProfileError: There is no such profile, or its TOML is malformed or has an unknown or ill-typed key (the
@@ -218,10 +221,10 @@ def _own() -> set[str]:
 
 @functools.cache
 def _plugged() -> dict[str, Profile | ProfileError]:
-    """Return the profiles of other packages by name, or the error of an unreadable one, warning once.
+    """Return the profiles of other packages by name, or the error of one that cannot be read.
 
     An entry point of the group names the profile and the package that holds NAME.toml; the package is located but
-    not imported.
+    not imported. Each error is logged as a warning, once in a process.
     """
     found: dict[str, Profile | ProfileError] = {}
     for point in metadata.entry_points(group=GROUP):

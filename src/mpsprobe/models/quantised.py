@@ -43,6 +43,8 @@ class QuantisedPart:
 def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
     """Return how the weights of a model folder are quantised; None where nothing shows that they are.
 
+    Its config is read first, then the files of other tools beside it, then the names of its tensors.
+
     Args:
         folder: The folder of the model, which may lack weights.
         config: The content of its `config.json`.
@@ -75,7 +77,7 @@ def _beside(folder: Path) -> Quantised | None:
 
 
 def _quanto_weights(path: Path) -> str:
-    """Return the kind of most modules' weights in Quanto's words, `"int4"`; empty where the file states none."""
+    """Return the commonest kind of weights in Quanto's map of modules, such as `"int4"`; empty where it states none."""
     try:
         stated = toml.json_object(path)
     except DataError:
@@ -87,7 +89,7 @@ def _quanto_weights(path: Path) -> str:
 
 
 def _of_tensors(folder: Path) -> Quantised | None:
-    """Return the quantisation that names and dtypes of stored tensors show: packed weights with their scales."""
+    """Return the quantisation that the first packed weight shows by its name, dtype and scales; None without one."""
     try:
         tensors = {
             name: tensor
@@ -107,7 +109,7 @@ def _of_tensors(folder: Path) -> Quantised | None:
 def _packed_as(
     name: str, tensor: StoredTensor, tensors: Mapping[str, StoredTensor]
 ) -> tuple[str, float] | None:
-    """Return method and bits of a packed weight; None for any other tensor."""
+    """Return the method and bits of a packed weight; None for a tensor that shows no packing."""
     stem, _, last = name.rpartition(".")
     if last == "qweight":
         return ("gptq" if f"{stem}.g_idx" in tensors else "awq"), 4

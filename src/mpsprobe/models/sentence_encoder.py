@@ -34,7 +34,10 @@ TRIPLES = (
 
 
 class SentenceEncoderAdapter(TransformersAdapter):
-    """An adapter that embeds a few sentences; `judge` compares their similarities with the expected order."""
+    """An adapter that embeds the sentences of `TRIPLES`.
+
+    With stored weights, `judge` tests that each paraphrase is nearer to its sentence than the unrelated one.
+    """
 
     meaning = f"In {len(TRIPLES)} of {len(TRIPLES)} triples the paraphrase is nearer than the other sentence."
 

@@ -38,10 +38,15 @@ class Parts:
 
 
 def write(model: str, config: Path | None = None, *, offline: bool = False) -> str:
-    """Return the text of a `target.py` for a model. A repository's code is read and never run; a class is imported.
+    """Return the text of a `target.py` for a model; a repository's code is read and never run, but a class is imported.
+
+    Args:
+        model: A folder, a repo id, or `package.module:Class`.
+        config: The file with the arguments of a class; None for its defaults.
+        offline: Whether to use only the cache.
 
     Raises:
-        MpsprobeError: The model cannot be found.
+        MpsprobeError: The model cannot be found, or its config cannot be read.
     """
     if is_class_path(model):
         return _text(model, _of_class(model, config))
@@ -173,7 +178,7 @@ def _transformers(model: str, _: Path, raw: dict[str, Any]) -> Parts | None:
 
 
 def _documented(cls: type, name: str, annotation: str) -> tuple[str, str, str]:
-    """Return the entry of an argument's tensor, with the shape that the docstring of forward states."""
+    """Return the sample's entry for an argument, with the axes that the docstring of forward states in its remark."""
     value, remark = _value(name, annotation)
     axes, _ = guessed.documented(cls, name)
     return name, value, f"({', '.join(axes)}), {remark}" if axes else remark
@@ -204,7 +209,7 @@ def _of_class(spec: str, config: Path | None) -> Parts:
 
 
 def _made(factory: Any, values: dict[str, Any]) -> Any:
-    """Return the model that a factory makes, without its memory where possible; None where it fails."""
+    """Return the model that a factory makes on the meta device; None where it fails."""
     try:
         with torch.device("meta"):
             return factory(**values)
@@ -224,7 +229,7 @@ def _tensor(value: Any) -> str:
 
 
 def _value(name: str, annotation: str) -> tuple[str, str]:
-    """Return a guessed value for the argument with this name, and a remark about the guess."""
+    """Return a guessed expression for an argument, by its annotation and name, and a remark about the guess."""
     said = f"{annotation or 'no annotation'}: {_TODO}, a real one"
     outer = re.match(r"(?:typing\.)?(list|dict)\b", annotation, re.IGNORECASE)
     if outer is not None:
@@ -251,7 +256,10 @@ def _unknown(name: str) -> tuple[tuple[str, str, str], ...]:
 
 
 def _signature(folder: Path, reference: str) -> list[tuple[str, str, str]]:
-    """Return the required arguments of the forward pass of a repository's class, read from its file."""
+    """Return the sample's entries for the forward pass of a repository's class, read from its file and not run.
+
+    They are empty when the file, the class or its `forward` is not found.
+    """
     module, _, name = reference.rpartition("--")[2].rpartition(".")
     path = folder / f"{module.replace('.', '/')}.py"
     try:

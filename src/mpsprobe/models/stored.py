@@ -1,4 +1,4 @@
-"""Make the adapter that loads a model's own weights, for models whose profile names no adapter."""
+"""Make the adapter that loads a target's stored weights, also for classes that the generic adapter does not know."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 
 
 class FamilyAdapter(RandomInitAdapter):
-    """An adapter that makes the input of a class and runs it by its family, with the weights of its folder."""
+    """An adapter that loads the weights of its folder, and makes the input of the class and runs it by its family."""
 
     weights = Weights.STORED
 
@@ -39,15 +39,16 @@ class FamilyAdapter(RandomInitAdapter):
 
 
 def make(ref: TargetRef, folder: Path, say: Callable[[str], None] = lambda _: None) -> Adapter:
-    """Make the adapter that loads the stored weights of a target without a profile.
+    """Make the adapter that loads the stored weights of a target.
 
-    A profile with its own adapter keeps it. `TransformersAdapter` knows the meaning of the results of common tasks;
-    classes of other tasks, and classes of a repository's own code, are run by their family.
+    A profile with an adapter of its own keeps it. Under the generic profile, `TransformersAdapter` knows the meaning
+    of the results of common tasks; classes of other tasks, and classes of a repository's own code, are run by their
+    family.
 
     Args:
         ref: The target.
         folder: The folder with its files.
-        say: A function that is called with the names of foreign code files before they run.
+        say: A function that is called with a line for each file of the repository's code that will run.
 
     Raises:
         MpsprobeError: There is no such adapter, or its user did not agree to its code.
@@ -83,7 +84,7 @@ def _make(ref: TargetRef, folder: Path, say: Callable[[str], None]) -> Adapter:
 
 
 def needs_remote_code(ref: TargetRef, folder: Path) -> bool:
-    """Return whether the class of a target without its own profile is its repository's code."""
+    """Return whether a target under the generic profile has a class that is its repository's own code."""
     return ref.profile.adapter == _generic() and remote_code.is_needed(snapshot.read_config(folder))
 
 

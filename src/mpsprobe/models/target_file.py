@@ -41,8 +41,8 @@ _GRADIENTS = frozenset(
 class TargetFileAdapter(Adapter):
     """Run the functions of a user's file as an adapter.
 
-    `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare` the
-    sample is the batch; without `forward` parity compares the result of `infer`.
+    `load` gets `weights` ("stored", "random" or "none") if it has an argument of that name. Without `prepare` a copy
+    of the sample is the batch; without `forward` parity compares the result of `infer`.
 
     Attributes:
         module: The imported file.
@@ -54,7 +54,7 @@ class TargetFileAdapter(Adapter):
 
     @property
     def grad_mode(self) -> AbstractContextManager[Any]:
-        """Enable gradients, as when Python runs the file, if its code uses any; else return `torch.no_grad`."""
+        """Return a context that enables gradients, if the code of the file uses any; else `torch.no_grad`."""
         return torch.enable_grad() if self._asks_for_gradients else torch.no_grad()
 
     @functools.cached_property
@@ -109,7 +109,10 @@ class TargetFileAdapter(Adapter):
 
     @property
     def train_step(self) -> Callable[..., torch.Tensor] | None:
-        """Return the file's own optimisation step, which returns its loss; None where it has none."""
+        """Return a function that calls the file's `train_step` and returns its loss; None where the file has none.
+
+        The loss is a tensor of one element; of a dict of losses it is the sum of their means.
+        """
         return self._train_step if hasattr(self.module, "train_step") else None
 
     def _train_step(
@@ -146,7 +149,7 @@ class TargetFileAdapter(Adapter):
 
 
 def _own_files(module: ModuleType) -> list[Path]:
-    """Return the target's file and the files of its folder that it has imported."""
+    """Return the target's file and the other `.py` files of its folder that are imported, packages excepted."""
     path = Path(str(module.__file__))
     found = (getattr(other, "__file__", None) for other in list(sys.modules.values()))
     beside = [Path(name) for name in found if name and Path(name).is_relative_to(path.parent)]
@@ -154,7 +157,7 @@ def _own_files(module: ModuleType) -> list[Path]:
 
 
 def _names_gradients(path: Path) -> bool:
-    """Return whether a Python file uses a name that only code with gradients uses."""
+    """Return whether a Python file uses a name of `_GRADIENTS`; False too for a file that cannot be parsed."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):  # it is imported already, so this can only be another file
@@ -165,7 +168,7 @@ def _names_gradients(path: Path) -> bool:
 
 
 def _detached(value: T) -> T:
-    """Return a copy whose tensors have no graph, because results are compared and written, not differentiated."""
+    """Return a copy of nested dicts, lists and tuples whose tensors are copies without a graph."""
     found: Any = value
     if isinstance(found, torch.Tensor):
         found = found.detach().clone()  # a gradient or a weight may change in the next call
@@ -180,7 +183,7 @@ def imported(path: Path) -> ModuleType:
     """Import the file as a module. Its folder is searched for its imports, as when Python runs it.
 
     Raises:
-        TargetError: The file cannot be imported, or lacks a function.
+        TargetError: The file cannot be imported, lacks a function, or has an optional one that is no function.
     """
     spec = importlib.util.spec_from_file_location(f"mpsprobe_target_{path.stem}", path)
     if spec is None or spec.loader is None:

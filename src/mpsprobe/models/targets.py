@@ -1,4 +1,4 @@
-"""Resolve MODEL to the default target, a folder, a repository or a class, with the profile for it."""
+"""Resolve MODEL to the default target, a folder, a repository, a class or a file, with the profile for it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NEW_TOKENS = 8
 
 @dataclass(frozen=True)
 class TargetRef:
-    """A target that is named and found, before anything of it is fetched or built.
+    """A target that was named and located, before anything of it is fetched or built.
 
     Attributes:
         name: The target as the user named it, or the default target's name.
-        profile: The active profile, with the user's dtype, number of tokens and autocast.
+        profile: The active profile, with the user's dtype, autocast, and numbers of tokens and steps.
         settings: The options from which it was resolved.
         stated_autocast: The autocast of the profile itself.
         folder: The path of a local folder; None for other targets.
@@ -53,12 +53,15 @@ class TargetRef:
 
     @property
     def config(self) -> Path | None:
-        """Return the JSON file of a class; None where it needs none."""
+        """Return the JSON file of `--config`, with the config of a class; None when the option is not given."""
         return Path(self.settings.config).expanduser() if self.settings.config is not None else None
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Return the fields of `run.Target` that state the owner's plan."""
+        """Return the numbers of samples and perturbations and the questions, as fields of `run.Target`.
+
+        A number of samples from the user replaces the profile's, without perturbations.
+        """
         profile, asked = self.profile, self.settings.samples
         plan = (asked, 0) if asked is not None else (profile.samples, profile.perturbations)
         return {"samples": plan[0], "perturbations": plan[1], "asks": list(profile.asks)}
@@ -70,7 +73,7 @@ class TargetRef:
 
     @property
     def offline(self) -> bool:
-        """Return whether requests to the Hub are forbidden."""
+        """Return whether to use only the cache: by option or HF_HUB_OFFLINE, or because no Hub can be found."""
         return self.settings.offline or (self.repo is not None and client.offline())
 
     @property
@@ -90,14 +93,14 @@ class TargetRef:
 
     @property
     def title(self) -> str:
-        """Return the target's name, with what distinguishes it from the original model."""
+        """Return the target's name; a weightless one's also says that weights are random, and maybe shrunk."""
         if not self.weightless:
             return self.name
         return f"{self.name} (random weights{', shrunk' if self.shrink else ''})"
 
     @property
     def limits(self) -> list[str]:
-        """Return sentences that state what results on this target cannot show."""
+        """Return sentences that state what results on this target cannot show; none when its own weights are used."""
         if not self.weightless:
             return []
         return [
@@ -109,13 +112,13 @@ class TargetRef:
 def resolve(settings: Settings) -> TargetRef:
     """Find the target that the settings name, and choose its profile unless one is given.
 
-    Nothing of the target runs here, so that bad input can be reported before anything starts. A repository that no
-    profile names is judged by its config.json, which is fetched when it is not in the cache. When it cannot be
-    fetched, the generic profile is used, and the download reports the problem.
+    Nothing of the target runs here, so that bad input can be reported before anything starts. The profile of a
+    repository that no profile names is chosen by its config.json, which is fetched when it is not in the cache. When
+    it cannot be fetched, the generic profile is used, and the download reports the problem.
 
     Raises:
-        UsageError: A path is not a folder, a config is not JSON, a profile is malformed or lacks its model, or the
-            options contradict each other.
+        UsageError: A path does not exist or is no folder or file of a known kind, a config is not JSON, a profile is
+            malformed or lacks its model, or the options contradict each other.
     """
     if settings.config is not None:
         toml.json_object(Path(settings.config).expanduser(), UsageError)
@@ -154,18 +157,22 @@ def resolve(settings: Settings) -> TargetRef:
 
 
 def is_path(model: str) -> bool:
-    """Return whether a name can only be a path, because no repo id looks like that."""
+    """Return whether a name can only be a path: it begins like one, has two slashes, or ends in `.py` or `.gguf`."""
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith((".py", ".gguf"))
 
 
 def needs_no_hub(settings: Settings) -> bool:
-    """Return whether `resolve` works without a request to the Hub."""
+    """Return whether `resolve` makes no request to the Hub; False where it may have to look the model up there."""
     model = settings.model
     return model is None or settings.profile is not None or is_class_path(model) or is_path(model)
 
 
 def _default(settings: Settings, given: Profile | None) -> TargetRef:
-    """Return the default target, or the one that the given profile builds."""
+    """Return the default target, or the one that the given profile builds or names.
+
+    Raises:
+        UsageError: The profile has neither a builder nor a model.
+    """
     chosen = given or profiles.load(choose.DEFAULT)
     if chosen.builder or chosen.file is not None:
         return _ref(settings, chosen.name, chosen)
@@ -197,7 +204,11 @@ def _ref(
 
 
 def _with_wishes(profile: Profile, settings: Settings) -> Profile:
-    """Return the profile with the user's dtype, autocast, number of tokens and other options in place of its own."""
+    """Return the profile with the user's dtype, autocast, steps and number of tokens in place of its own.
+
+    Raises:
+        UsageError: The profile has no parts for autocast, or its inference has no number of new tokens.
+    """
     if settings.dtype is not None:
         profile = msgspec.structs.replace(profile, dtype=settings.dtype)
     if settings.autocast is not None:
@@ -226,7 +237,11 @@ def _with_wishes(profile: Profile, settings: Settings) -> Profile:
 
 
 def _profile_of_file(path: Path) -> Profile:
-    """Return the profile of the same name beside a user's file; else an empty one."""
+    """Return the profile of the same name beside a user's file; without one, a profile that only names the file.
+
+    Raises:
+        UsageError: The profile beside the file cannot be read, or names another adapter.
+    """
     path = path.resolve()
     beside = path.with_suffix(".toml")
     if not beside.is_file():

@@ -48,7 +48,8 @@ Parameters = Iterable[nn.Parameter]
 class Lion(torch.optim.Optimizer):
     """Move each parameter by the sign of an interpolated momentum (arXiv 2302.06675, program 1), without weight decay.
 
-    torch.optim has no such optimiser. Its only state is one momentum of the parameter's size.
+    torch.optim has no such optimiser. Its only state is one momentum of the parameter's size. `betas` are the weights
+    of the momentum in the update, and in its own moving average.
     """
 
     def __init__(self, parameters: Parameters, lr: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
@@ -97,7 +98,7 @@ class TrainingPlan:
     """The training that the options request: what is trained, with which optimiser, in which batches.
 
     Attributes:
-        method: `"full"` trains every parameter; `"lora"` trains low-rank matrices added to its linear layers.
+        method: `"full"` trains every parameter; `"lora"` trains low-rank matrices added to the model's linear layers.
         optimizer: A name of `options.OPTIMIZERS`.
         checkpointing: Whether activations are recomputed in the backward pass instead of being kept.
         accumulate: The number of batches whose gradients accumulate before the optimiser steps.
@@ -109,12 +110,12 @@ class TrainingPlan:
     accumulate: int = 1
 
     def step_of(self, rows: int) -> TrainingStep:
-        """Return the plan as a run's document stores it, given the number of samples in a batch."""
+        """Return the plan as a run's document stores it, for batches of `rows` samples, accumulated ones added up."""
         return TrainingStep(method=self.method, optimizer=self.optimizer, rows=rows * self.accumulate)
 
     @property
     def words(self) -> str:
-        """Return the plan in a few words: `a full training step with adamw`."""
+        """Describe the plan in a few words: `a full training step with adamw and gradient checkpointing`."""
         kind = "a full training step" if self.method == "full" else f"a LoRA step of rank {LORA_RANK}"
         more = [f"{self.accumulate} accumulated batches"] if self.accumulate > 1 else []
         more += ["gradient checkpointing"] if self.checkpointing else []
@@ -124,9 +125,9 @@ class TrainingPlan:
 class TrainingAdapter(Adapter):
     """Wrap another adapter so that its inference is one optimisation step.
 
-    The loss is the model's own if its class takes labels, with its input as labels or with made-up ones; otherwise
-    it is the mean square of its floating-point outputs. Such a loss runs the ops of a training step, but says
-    nothing about how well the model learns.
+    A target's own `train_step` replaces the step. Otherwise the loss is the model's own if its class takes labels,
+    with its input as labels or with made-up ones; else it is the mean square of each floating-point output, summed.
+    Such a loss runs the ops of a training step, but says nothing about how well the model learns.
 
     Attributes:
         inner: The adapter that loads, samples and prepares.
@@ -193,11 +194,11 @@ class TrainingAdapter(Adapter):
             return self.inner.forward(model, batch)
 
     def infer(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Take one optimisation step, and return its loss and norms as outputs.
+        """Take one optimisation step, and return its loss and norm as outputs.
 
         Returns:
-            The loss before the step and the norm of the gradients before clipping, each a scalar tensor. A target's
-            own `train_step` decides about clipping, so its step has no norm.
+            `loss` before the step, and `gradient_norm` before clipping, each a scalar tensor. A target's own
+            `train_step` decides about clipping, so its step has no norm.
         """
         optimizer = self.optimizer(model)
         own = getattr(self.inner, "train_step", None)
@@ -217,10 +218,14 @@ class TrainingAdapter(Adapter):
         Args:
             model: The model to train.
             batch: The input, used for each of `plan.accumulate` batches.
-            scale: A function that is applied to a loss before its backward pass, such as `GradScaler.scale`.
+            scale: A function that is applied to each loss before its backward pass, such as `GradScaler.scale`; None
+                to leave losses as they are.
 
         Returns:
-            The loss, a scalar without a graph.
+            The mean loss of the batches before `scale`, a scalar without a graph.
+
+        Raises:
+            TargetError: No output of the model carries a gradient.
         """
         total: Tensor | None = None
         for _ in range(self.plan.accumulate):
@@ -231,13 +236,13 @@ class TrainingAdapter(Adapter):
         return total
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of a model, which keeps its states between steps."""
+        """Return the optimiser of a model, which the first call makes, and which keeps its states between steps."""
         if model not in self._optimizers:
             self._optimizers[model] = self._warm(model)
         return self._optimizers[model]
 
     def new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Give a model an optimiser without states, as when a training script resumes."""
+        """Give a model a new optimiser without states, as when a script resumes without them; return it."""
         self._optimizers[model] = made = _OPTIMIZERS[self.plan.optimizer](trained_parameters(model))
         return made
 
@@ -252,7 +257,10 @@ class TrainingAdapter(Adapter):
         ]
 
     def held(self, model: nn.Module) -> dict[str, int]:
-        """Return the bytes that training holds in addition to the weights: gradients, and the optimiser's states."""
+        """Return the bytes of the gradients and of the optimiser's states, which training holds beside the weights.
+
+        Scalar states, such as AdamW's step count, are left out.
+        """
         parameters = trained_parameters(model)
         states = [one for state in self.optimizer(model).state.values() for one in state.values()]
         return {
@@ -270,9 +278,10 @@ class TrainingAdapter(Adapter):
         return False, f"The loss did not fall: it went {summary}."
 
     def _warm(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser with the states that it has after one step, without changing the weights.
+        """Make the optimiser with states of zeros, allocated as after one step, without changing the weights.
 
-        Gradients of ones keep the step finite in every dtype, because AdamW divides by the root of their square.
+        The gradients of that step are ones, which keep it finite in every dtype: AdamW divides by the root of their
+        square.
         """
         if not trained_parameters(model):
             raise TargetError(
@@ -317,7 +326,7 @@ class TrainingAdapter(Adapter):
         return torch.stack([tensor.float().square().mean() for tensor in floating]).sum()
 
     def _advise_of_dtype(self, model: nn.Module) -> None:
-        """Add a note that AdamW's updates may be rounded away in 16-bit weights."""
+        """Add a note that updates may be rounded away, if any weights are in a 16-bit dtype."""
         narrow = next(
             (one.dtype for one in model.parameters() if one.dtype in (torch.float16, torch.bfloat16)), None
         )
@@ -335,25 +344,25 @@ class TrainingAdapter(Adapter):
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that an optimiser updates."""
+    """Return the parameters that require gradients, which are those that an optimiser updates."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _base_of(model: nn.Module) -> nn.Module:
-    """Return the model that peft wrapped; any other model itself."""
+    """Return the model inside peft's wrapper; any other model itself."""
     base = getattr(model, "get_base_model", None)
     return base() if callable(base) else model
 
 
 def _takes(model: nn.Module, batch: Batch) -> bool:
-    """Return whether the forward pass has an argument for every name in the batch."""
+    """Return whether the forward pass takes every name in the batch, if need be as `**kwargs`."""
     parameters = inspect.signature(_base_of(model).forward).parameters
     open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
     return open_ended or all(name in parameters for name in batch)
 
 
 def _labels(model: nn.Module, batch: Batch) -> tuple[Tensor, str] | None:
-    """Return labels for the loss of the class, with a description; None where no loss can be computed.
+    """Return labels for the loss of the class, with a description; None where the class has no loss for this batch.
 
     Token ids are their own labels. Others are made up, because only their shape affects the ops.
     """
@@ -401,7 +410,7 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 
 def _checkpoint(model: nn.Module) -> None:
-    """Switch on gradient checkpointing, as transformers names it.
+    """Switch on gradient checkpointing by transformers' method for it, in the variant that is not re-entrant.
 
     Raises:
         UsageError: The model's class does not support it.
@@ -462,7 +471,7 @@ def _with_lora(model: nn.Module) -> nn.Module:
 
 
 def trained(adapter: Adapter, settings: Settings) -> Adapter:
-    """Wrap an adapter so that it trains its model, if the options request training; else return it unchanged."""
+    """Wrap an adapter so that its inference is a training step, if the options request it; else return it."""
     if settings.train is None:
         return adapter
     plan = TrainingPlan(
@@ -475,5 +484,5 @@ def trained(adapter: Adapter, settings: Settings) -> Adapter:
 
 
 def untrained(adapter: Adapter) -> Adapter:
-    """Return the adapter that loads the model and makes its input, without the training around it."""
+    """Return the adapter inside a `TrainingAdapter`; any other adapter itself."""
     return adapter.inner if isinstance(adapter, TrainingAdapter) else adapter

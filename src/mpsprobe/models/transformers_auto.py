@@ -1,4 +1,4 @@
-"""Any transformers model with a local snapshot, run on text or an image by the purpose of its class.
+"""Run any transformers model of a local snapshot on text or an image, by the purpose of its class.
 
 The class is the one that config.json names; nothing of the repository's own code runs. The input of a model, and
 what counts as its inference, follow from the table of transformers' Auto classes that lists the class.
@@ -33,24 +33,25 @@ def load_pretrained(
     unused: tuple[str, ...] = (),
     weights: Weights = Weights.STORED,
 ) -> torch.nn.Module:
-    """Load `cls.from_pretrained(snapshot)` in eval mode on `device`.
+    """Load `cls.from_pretrained(snapshot)` in eval mode on `device`; without stored weights, build it from its config.
 
     Weights are read on the CPU, then moved one parameter at a time. safetensors maps the file instead of copying it
     (unless `dtype` is not the stored one), so on unified memory the peak is one copy of the model. `device_map`
     would need accelerate, which transformers does not require.
 
     Args:
-        cls: A model class or Auto class of transformers.
+        cls: A model class of transformers.
         snapshot: The folder with config and weights.
         device: The device to load the model to.
         dtype: The dtype of the weights; `"auto"` for the stored one.
         attention: The attn_implementation; `""` for the default of the class.
         unused: Prefixes of the names of weights that may be missing, because the caller does not use their
             results.
-        weights: The source of the weights; with any but stored ones, the model is built from its config only.
+        weights: The source of the weights: stored, random, or none.
 
     Raises:
-        TargetError: Weights are missing, about which transformers would only warn, using random ones.
+        TargetError: Weights are missing, where transformers would only warn and use random ones; or, without stored
+            weights, the class cannot be built.
         RuntimeError: Weights have another shape than in the class; the message is transformers' own.
     """
     if weights is not Weights.STORED:
@@ -88,7 +89,8 @@ class Task:
 
     Attributes:
         name: The name for messages.
-        auto: The table of transformers' Auto classes that lists its classes, by a part of the table's name.
+        auto: What the name of transformers' table of the classes has between `MODEL_` and `MAPPING_NAMES`:
+            `"FOR_CAUSAL_LM_"`.
         image: Whether it takes an image; otherwise it takes text.
         infer: A function of adapter, model and batch that returns named results on the model's device.
     """
@@ -120,7 +122,7 @@ class TransformersAdapter(Adapter):
         )
 
     def sample(self) -> dict[str, Any]:
-        """Return `image` (224, 224, 3) uint8, or `text`."""
+        """Return `image` (224, 224, 3) uint8, or `text`: the profile's, a built-in one, or one with a word to mask."""
         if self.task.image:
             ramp = torch.linspace(0, 255, _IMAGE_SIZE)
             down, across = torch.meshgrid(ramp, ramp, indexing="ij")
@@ -142,7 +144,7 @@ class TransformersAdapter(Adapter):
         return dict(self.tokenizer(text, return_tensors="pt"))
 
     def forward(self, model: torch.nn.Module, batch: Batch) -> Outputs:
-        """Return `logits` and `last_hidden_state`, as far as the model yields them."""
+        """Return those of `logits` and `last_hidden_state` that the model's output has, on the CPU."""
         config: Any = model.config
         batch = _accepted(model, batch)
         if config.is_encoder_decoder:
@@ -160,10 +162,10 @@ class TransformersAdapter(Adapter):
 
     @cached_property
     def task(self) -> Task:
-        """Return how models of this class get their input and run.
+        """Return the task whose table lists the class, which determines its input and inference.
 
         Raises:
-            TargetError: This adapter does not know the class; the target needs its own adapter.
+            TargetError: No task fits the class; the target needs a target.py.
         """
         found = next((task for task in _TASKS if self.architecture in _classes(task)), None)
         if found is _ANY_TEXT_MODEL and not self._takes_only_text():
@@ -177,14 +179,22 @@ class TransformersAdapter(Adapter):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Return the repository's own tokenizer."""
+        """Return the repository's own tokenizer.
+
+        Raises:
+            TargetError: It cannot be loaded.
+        """
         from transformers import AutoTokenizer
 
         return self._processor(AutoTokenizer, "tokenizer")
 
     @cached_property
     def image_processor(self) -> Any:
-        """Return the repository's own image processor, in the variant that needs no torchvision."""
+        """Return the repository's own image processor, in the variant that needs no torchvision.
+
+        Raises:
+            TargetError: It cannot be loaded.
+        """
         from transformers import AutoImageProcessor
 
         slow = {"backend": "pil"} if _takes_backend() else {"use_fast": False}
@@ -202,7 +212,7 @@ class TransformersAdapter(Adapter):
             ) from problem
 
     def _takes_only_text(self) -> bool:
-        """Return whether a plain model of unknown kind takes only text."""
+        """Return whether the snapshot has a tokenizer and no image processor, and its model no separate encoder."""
         files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
         return (
             any((self.snapshot / name).is_file() for name in files)
@@ -233,7 +243,7 @@ class TransformersAdapter(Adapter):
 
 
 def _accepted(model: torch.nn.Module, batch: Batch) -> Batch:
-    """Return the batch without token types if the model takes none; a plain tokenizer makes them by default."""
+    """Return the batch without token types if the model takes none, because a plain tokenizer makes them by default."""
     if "token_type_ids" in inspect.signature(model.forward).parameters:
         return batch
     return {name: value for name, value in batch.items() if name != "token_type_ids"}
@@ -276,7 +286,7 @@ def _classify(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs
 
 
 def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
-    """Return `embedding`, the mean of the last hidden states over positions that are not padding."""
+    """Return `embedding`: the mean of the last hidden states over positions that are not padding."""
     del adapter
     hidden = model(**batch).last_hidden_state
     mask = batch.get("attention_mask")
@@ -287,7 +297,7 @@ def _embed(adapter: TransformersAdapter, model: Any, batch: Batch) -> Outputs:
 
 
 def _classes(task: Task) -> set[str]:
-    """Return the names of the classes that transformers lists for a task."""
+    """Return the names of the classes in transformers' table for a task."""
     from transformers.models.auto import modeling_auto
 
     table = getattr(modeling_auto, f"MODEL_{task.auto}MAPPING_NAMES")
