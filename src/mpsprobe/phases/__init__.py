@@ -1,1 +1,1 @@
-"""The six phases: each measures and returns checks. Nothing here depends on pytest."""
+"""The phases of a run: each makes its link of the chain and states checks on it. Nothing here depends on pytest."""

@@ -1,7 +1,7 @@
 """Phase 1: check whether there is an MPS device and whether it computes, and if not, why not.
 
-Facts of the Mac are asserted where there is one. Elsewhere those checks are skipped with the reason, and a matrix
-product is computed on the device in use, which the check names.
+Where there is no Mac, checks of MPS are skipped with the reason (or fail if MPS was requested), and matrix products
+are computed on the device in use, which those checks name.
 """
 
 from __future__ import annotations
@@ -200,7 +200,10 @@ def _environment(site: Availability) -> Result:
 
 
 def _compute(site: Availability, dtype: torch.dtype) -> Result:
-    """Multiply matrices on the device in use, and compare the product within the tolerance of `device.self_test`."""
+    """Multiply matrices on the device in use, and compare the product within the tolerance of `device.self_test`.
+
+    A wrong product fails the check; a product that cannot be computed does so only in float32.
+    """
     device = site.found
     if device is None:
         return Result(Status.BLOCKED, site.missing().message, blocked_by=Phase.AVAILABILITY)
@@ -227,7 +230,10 @@ def _compute(site: Availability, dtype: torch.dtype) -> Result:
 
 
 def _changed_late(site: Availability) -> list[Problem]:
-    """Return a problem for each variable that this process changed itself, because torch reads each only once."""
+    """Return a problem for each variable that this process itself changed after its start, which torch may not notice.
+
+    The list is empty where the environment at the start is not known.
+    """
     if site.env_at_start is None:
         return []
     late = []
@@ -245,10 +251,15 @@ def _changed_late(site: Availability) -> list[Problem]:
 
 
 def _without_mps(site: Availability, result: Result, root: tuple[str, ...]) -> Result:
-    """Return the result of an MPS check where there is no MPS: a failure only if MPS was requested.
+    """Complete the result of an MPS check where there is no MPS: a failure only if MPS was requested.
 
-    Only checks about the cause give the remedy (`root`: the causes of `mac.unavailable` that the check is about),
-    so that a report does not repeat it five times.
+    On a Mac with `--device auto` it is a warning; otherwise the check is skipped. Only checks about the cause give the
+    remedy, so that a report does not repeat it five times.
+
+    Args:
+        site: The facts of this machine.
+        result: The result so far, which is changed and returned.
+        root: The causes of `mac.unavailable` that the check is about.
     """
     remedy = site.no_mps.remedy if site.no_mps and site.no_mps.cause in root else ""
     if site.choice.requested == "mps":

@@ -36,6 +36,9 @@ def outermost_calls(model: nn.Module, synchronize: Callable[[], None]) -> Iterat
     Args:
         model: The model whose modules are timed.
         synchronize: A function that waits for the device.
+
+    Yields:
+        The timings, which grow with each call.
     """
     steps = Steps()
     depth = 0
@@ -79,7 +82,7 @@ class Timed:
 
     Attributes:
         prediction: The inference that was timed.
-        seconds: The wall time of each round in seconds, synchronised.
+        seconds: The wall time of each round in seconds, synchronised; empty when it takes too long to repeat.
         steps: The steps of one inference; None where they were not requested.
     """
 
@@ -89,10 +92,9 @@ class Timed:
 
 
 def rounds(device: Device, one_s: float) -> int:
-    """Return the number of rounds for something that takes `one_s` seconds.
+    """Return the number of rounds that fit the time budget for something that takes `one_s` seconds, at most 20.
 
-    It is 0 when the budget allows too few, and on the virtual device, because the speed of an emulation means
-    nothing.
+    It is 0 when fewer than 3 fit, and on the virtual device, because the speed of an emulation means nothing.
     """
     if device.evidence is Evidence.EMULATED:
         return 0
@@ -101,7 +103,7 @@ def rounds(device: Device, one_s: float) -> int:
 
 
 def forward(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """Return a synchronised forward pass on the device, and its approximate time in seconds."""
+    """Return a function that runs a synchronised forward pass on the device, and its approximate time in seconds."""
     loaded, batch = prediction.loaded, prediction.prepared.device_batch
 
     def call() -> None:
@@ -113,7 +115,7 @@ def forward(prediction: Inferred) -> tuple[Callable[[], Any], float]:
 
 
 def inference(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """Return a synchronised inference with a newly moved input, and its approximate time in seconds."""
+    """Return a function that runs a synchronised inference on a new input, and its approximate time in seconds."""
     loaded = prediction.loaded
 
     def call() -> None:
@@ -126,7 +128,7 @@ def inference(prediction: Inferred) -> tuple[Callable[[], Any], float]:
 
 
 def steps(prediction: Inferred) -> tuple[Callable[[], Any], float]:
-    """Return an inference that times each outermost module call, and its approximate time in seconds."""
+    """Return a function that runs an inference with each outermost call timed, and its approximate time in seconds."""
     loaded = prediction.loaded
 
     def call() -> Steps:

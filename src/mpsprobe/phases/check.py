@@ -20,7 +20,7 @@ Link = TypeVar("Link")
 
 @dataclass
 class Result:
-    """The outcome of one check, with the fields that `run.Check` stores."""
+    """The outcome of one check; its fields have the meaning of those of `run.Check`."""
 
     status: Status
     message: str = ""
@@ -36,14 +36,14 @@ class Result:
 
 @dataclass(frozen=True)
 class CheckSpec(Generic[Link]):
-    """A check of a phase that can be made on the phase's link.
+    """A check of a phase, made by calling it with the phase's link.
 
     Attributes:
         phase: The phase that it belongs to.
         name: A name that is unique in the phase.
         title: The assertion, as a sentence without a full stop.
         function: The function that makes the check on the link of its phase.
-        link: True for the check that represents the link itself. When the link cannot be made, this check fails and
+        link: Whether the check represents the link itself. When the link cannot be made, this check fails and
             blocks the other checks of the phase.
     """
 
@@ -59,11 +59,16 @@ class CheckSpec(Generic[Link]):
         return f"{self.phase.value}.{self.name}"
 
     def __call__(self, link: Link) -> Result:
-        """Make the check on its link, and return the result."""
+        """Make the check on the phase's link, and return the result."""
         return self.function(link)
 
     def check(self, result: Result, duration_s: float) -> Check:
-        """Return the record of a finished check for the run's document."""
+        """Return the record of a finished check for the run's document.
+
+        Args:
+            result: The outcome of the check.
+            duration_s: The time that it took in seconds.
+        """
         return Check(
             id=self.id,
             phase=self.phase,
@@ -83,7 +88,7 @@ class CheckSpec(Generic[Link]):
 
 
 def _encodable(value: Any) -> Any:
-    """Return a value whose texts JSON can hold: without the lone surrogates that a model's error may contain."""
+    """Return a value with every lone surrogate in its texts replaced by `?`, because JSON cannot hold them."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
@@ -94,7 +99,7 @@ def _encodable(value: Any) -> Any:
 
 
 class Checks(list["CheckSpec[Link]"], Generic[Link]):
-    """The checks of one phase, in order; its decorator adds to them.
+    """The checks of one phase, in order; the decorator `add` appends to them.
 
     >>> CHECKS: Checks[Loaded] = Checks(Phase.TRANSFER)
     >>> @CHECKS.add("dtypes", "Every parameter has the dtype asked for")
@@ -108,7 +113,7 @@ class Checks(list["CheckSpec[Link]"], Generic[Link]):
     def add(
         self, name: str, title: str, *, link: bool = False
     ) -> Callable[[Callable[[Link], Result]], Callable[[Link], Result]]:
-        """Register the decorated function as a check of this phase."""
+        """Return a decorator that adds a function to the checks of this phase; see `CheckSpec` for the arguments."""
 
         def register(function: Callable[[Link], Result]) -> Callable[[Link], Result]:
             self.append(CheckSpec(self.phase, name, title, function, link))
@@ -123,7 +128,7 @@ class LinkFailed(Exception):  # noqa: N818 - it is an outcome of the target, not
     Attributes:
         phase: The phase of the link.
         result: The result of the check that represents the link.
-        refused: The ops that the virtual device had refused by then, where it continues past refusals.
+        refused: The ops that the virtual device had refused by then, if it continues past refusals.
     """
 
     def __init__(self, phase: Phase, result: Result) -> None:

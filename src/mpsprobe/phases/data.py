@@ -31,7 +31,7 @@ class Prepared:
         device_batch: The processed input on the device.
         processing_s: The wall time of processing in seconds.
         moving_s: The wall time of moving in seconds.
-        refused: The ops that the device refused in the meantime, where the run continued past them.
+        refused: The ops that the device refused while the batch was moved, if it continues past refusals.
     """
 
     loaded: Loaded
@@ -49,7 +49,7 @@ class Prepared:
 
 
 def tensors(batch: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every tensor of a nested batch with its path: `pixel_values`, `history.xyz`, `images[0]`."""
+    """Yield every tensor of nested dicts, lists and tuples with its path: `history.xyz`, `images[0]`."""
     if isinstance(batch, torch.Tensor):
         yield path, batch
     elif isinstance(batch, dict):
@@ -76,10 +76,11 @@ def prepare(loaded: Loaded, flight: Path | None = None) -> Prepared:
 
     Args:
         loaded: The loaded target.
-        flight: The file for the op in flight; see `watched`.
+        flight: The file for the op in flight (see `watched`); None to record none.
 
     Raises:
-        LinkFailed: The adapter raised, the batch holds a dtype that MPS lacks, or moving it raised.
+        LinkFailed: The adapter raised, moving raised, or the batch holds float64, which MPS lacks, on an `mps` device
+            that does not continue past refusals.
     """
     device = loaded.device
     with (

@@ -33,7 +33,7 @@ class Dependency:
 
     Attributes:
         repo: The id of the repository.
-        problem: The reason why it cannot be fetched; `""` when its files are in the cache.
+        problem: The reason why it cannot be fetched; `""` when its small files are in the cache.
     """
 
     repo: str
@@ -47,11 +47,11 @@ class Obtained:
     Attributes:
         ref: The requested target.
         snapshot: Its files, inspected.
-        preflight: The Hub's answer before the download; None for a local or built target.
+        preflight: The Hub's answer before the download; None where the Hub was not asked or did not answer.
         source: `"built"`, `"folder"`, `"cache"` or `"hub"`; `"config"` for a target without its weights, `"file"`
             for a user's own file.
         seconds: The wall time of building or fetching in seconds.
-        progress: A function that is called with the files of foreign code that are about to run.
+        progress: A function that is called with a line for each file of foreign code that is about to run.
         changes: Sentences that state what was changed to shrink the target; known once its adapter is made.
         size: The size of the random weights of a target without its own; None where unknown.
         fetched: The outcome of the download; None where there was none.
@@ -82,14 +82,18 @@ class Obtained:
 
     @functools.cached_property
     def adapter(self) -> Adapter:
-        """Return the profile's adapter for the snapshot, or the one that needs no weights."""
+        """Return the adapter that loads the target's stored weights, or the one that needs none; made once.
+
+        Raises:
+            MpsprobeError: The adapter cannot be made; see `stored.make` and `config_only.make`.
+        """
         if not self.ref.weightless:
             return stored.make(self.ref, self.snapshot.path, self.progress)
         adapter, self.changes = config_only.make(self.ref, self.snapshot.path, Weights.RANDOM, self.progress)
         return adapter
 
     def _commit(self) -> str | None:
-        """Return the commit of a folder in the Hub's cache, else the requested revision."""
+        """Return the commit of a folder in the Hub's cache, else the requested revision; None when there is neither."""
         path = self.snapshot.path
         return path.name if choose.repo_of(path) else self.ref.revision
 
@@ -117,7 +121,7 @@ def obtain(
     """Build, find or fetch the target's files, and inspect them.
 
     For a target without its weights, only the config and other small files are fetched. Its class is looked up at
-    once, because nothing else shows whether the files can be used.
+    once, because nothing else shows whether the files can be used. A user's file is imported.
 
     Args:
         ref: The target.
@@ -127,7 +131,8 @@ def obtain(
         mac: The target Mac, whose memory the weights are compared with.
 
     Raises:
-        LinkFailed: The typed error's message: no such model, gated, no space, offline, broken files.
+        LinkFailed: The files cannot be used; its result has the error's message: no such model, gated, no space,
+            offline, broken files, code without consent, random weights larger than the memory.
     """
     if ref.weightless or ref.file is not None:  # looking the class up runs its code
         with target_code(Phase.DOWNLOAD, "looking the target up", Evidence.MEASURED, "host"):
@@ -177,7 +182,7 @@ def _whole(
 
 
 def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Callable[[str], None]) -> None:
-    """Tell the user what will be fetched and left out, and whether it can fit the target Mac's memory."""
+    """Tell the user what will be fetched and left out, and warn if the weights exceed the target Mac's memory."""
     if not plan.missing_bytes:
         return
     out = plan.selection.described()
@@ -196,7 +201,7 @@ def _announce(plan: client.Preflight, dtype: str, mac: Mac | None, progress: Cal
 
 
 def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
-    """Return the cached copy of a repository whose Hub does not answer.
+    """Return the folder of the cached copy of a repository whose Hub does not answer.
 
     Raises:
         HubUnreachableError: The cache holds no copy, or an incomplete one (its config was fetched before the
@@ -210,7 +215,7 @@ def _cached_or(problem: client.HubUnreachableError, ref: TargetRef) -> Path:
 
 
 def _verified(folder: Path, ref: TargetRef, progress: Callable[[str], None]) -> int | None:
-    """Compare a folder of the Hub's cache with the checksums that name its blobs; return None for other folders.
+    """Compare a folder in the Hub's cache with its checksums, and return its number of files; None for other folders.
 
     Raises:
         DamagedFileError: A file has other bytes; the message names it.
@@ -232,7 +237,10 @@ def _verified(folder: Path, ref: TargetRef, progress: Callable[[str], None]) -> 
 
 
 def _dependencies(ref: TargetRef, found: Snapshot) -> list[Dependency]:
-    """Fetch the small files of further repositories that the profile names."""
+    """Fetch the small files of further repositories that the profile names, and return each with its outcome.
+
+    Those that are local folders are left out.
+    """
     done = []
     for wanted in ref.profile.repositories:
         repo = str(found.config.get(wanted.config_key) or wanted.repo) if wanted.config_key else wanted.repo
@@ -329,7 +337,7 @@ def _files(obtained: Obtained) -> Result:
 
 
 def _config_only(obtained: Obtained) -> Result:
-    """Return the result for a target that has a config but no weight files."""
+    """Return the result of the files check for a target with random weights: its size, and what was shrunk."""
     size = obtained.size
     summary = f"{size.parameters:,} parameters, {size.nbytes / 1e6:,.1f} MB" if size else "of unknown size"
     result = Result(
@@ -383,7 +391,7 @@ def _preflight(obtained: Obtained) -> Result:
 
 
 def _planned(plan: client.Preflight) -> str:
-    """Return sentences about what a download would bring: files, parameters and bytes."""
+    """Return sentences about what a download would bring: files, parameters, bytes, and the terms of access."""
     parts = [
         f"{decimal_size(plan.total_bytes)} in {len(plan.files)} files at commit {plan.revision[:12]}, "
         f"{decimal_size(plan.missing_bytes)} of them to fetch, {decimal_size(plan.free_bytes)} free."

@@ -50,13 +50,13 @@ class Inferred:
         outputs: The extracted outputs of the inference.
         cold_s: The wall time of the first inference in seconds, synchronised.
         memory: The device's memory during the first inference.
-        warm_s: The wall times of the repeats in seconds, synchronised; empty when the first took the whole
-            budget.
+        warm_s: The wall times of the repeats in seconds, synchronised; empty when a repeat would have exceeded the
+            time budget.
         repeats: The outputs of the last repeat; None without one.
         forward_s: The wall time of a forward pass in seconds, synchronised.
         watched: Whether the flight recorder was active during the first inference, so that `cold_s` includes
             its hook.
-        refused: The ops that the device refused in the meantime, where the run continued past them.
+        refused: The ops that the device refused in the meantime, if it continues past refusals.
     """
 
     prepared: Prepared
@@ -77,7 +77,7 @@ class Inferred:
 
 
 def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the autocast region that the profile requests around the whole call, or a context that does nothing."""
+    """Return the autocast region that the profile requests around the whole call; else a context that does nothing."""
     kind, dtype = split_autocast(profile.autocast)
     if not dtype or kind == "parts":
         return contextlib.nullcontext()
@@ -85,14 +85,14 @@ def autocast(profile: Profile, device: torch.device) -> contextlib.AbstractConte
 
 
 def predict(prepared: Prepared, flight: Path | None = None) -> Inferred:
-    """Run a forward pass and the target's own inference, timed.
+    """Run a forward pass and the target's own inference, timed; the inference is repeated as the time budget allows.
 
     The flight recorder watches the first of each, with a hook that costs some 30 µs an op. It does not watch the
     repeats, from which the reported times come.
 
     Args:
         prepared: The target and its input.
-        flight: The file for the op in flight; see `watched`.
+        flight: The file for the op in flight (see `watched`); None to record none.
 
     Raises:
         LinkFailed: The target raised.
@@ -161,7 +161,7 @@ def _predict(prepared: Prepared, flight: Path | None) -> Inferred:
 
 
 def _affordable(cold_s: float, warm: list[float], budget_s: float) -> bool:
-    """Return whether one more inference is likely to end within the budget."""
+    """Return whether one more inference, as long as the last one, would end within the budget."""
     return cold_s + sum(warm) + (warm or [cold_s])[-1] < budget_s
 
 
@@ -350,7 +350,7 @@ def _parity(prediction: Inferred) -> Result:
 
 
 def _mismatch(output: Output, outputs: Outputs) -> list[str]:
-    """Return sentences about how an output differs from the shape, dtype and values that the profile states."""
+    """Return sentences about how an output differs from the kind, shape and bounds that the profile states."""
     if output.name not in outputs:
         return [f"{output.name} is not there"]
     value = outputs[output.name]
@@ -383,7 +383,7 @@ def _fits(shape: list[int], stated: list[int | str]) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are equal, tensors bit for bit."""
+    """Return whether two values are equal; tensors must agree in shape and in every element, so NaN never does."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):

@@ -49,7 +49,7 @@ def remember(ref: TargetRef, uses: Iterable[OpUse], longest: int | None = None) 
 
 
 def _distinct(uses: Iterable[OpUse]) -> list[OpUse]:
-    """Return one op use of each kind of call, because only the kind decides whether the result is right."""
+    """Return one op use of each op with its inputs, outputs and scalars, which decide whether the result is right."""
     found = {(one.op, repr(one.inputs), repr(one.outputs), repr(one.scalars)): one for one in uses}
     return list(found.values())
 
@@ -60,12 +60,15 @@ def nearest_good(uses: Iterable[OpUse], mac: Mac) -> str | None:
     Args:
         uses: The op uses of a target.
         mac: The target Mac, whose macOS rules releases out.
+
+    Returns:
+        The release, of another minor version than the target Mac's; None when there is none.
     """
     return _nearest_good(SeenUses(_distinct(uses)), mac, SpecifierSet())
 
 
 def recall(ref: TargetRef) -> SeenUses:
-    """Return what was stored; empty where nothing was, or where another version of mpsprobe stored it."""
+    """Return what was stored for this target and workload; empty where nothing was, or where it has another schema."""
     try:
         return msgspec.convert(Notes(_key(ref)).read(_name(ref)), SeenUses)
     except msgspec.ValidationError:
@@ -90,7 +93,9 @@ def _name(ref: TargetRef) -> str:
 
 
 def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
-    """Return a sentence if the target Mac's torch is known to compute something of this target wrongly.
+    """Return a sentence in a list if the target Mac's torch is known to compute something of this target wrongly.
+
+    It is known from the op uses of earlier runs; without them, or without a target Mac, the list is empty.
 
     Args:
         ref: The target.
@@ -112,7 +117,10 @@ def notes(ref: TargetRef, pins: Pins, mac: Mac | None) -> list[str]:
 
 
 def _wrong(seen: SeenUses, torch: str, mac: Mac) -> list[str]:
-    """Return the ops that a release computes wrongly at a length that the model takes, with their advisories."""
+    """Return the ops that a release computes wrongly, each with its advisory; empty for an unknown release.
+
+    Serious faults that are certain count, and those that a length within the model's limit reaches.
+    """
     found: dict[str, None] = {}
     for use in seen.uses:
         try:
@@ -128,7 +136,16 @@ def _wrong(seen: SeenUses, torch: str, mac: Mac) -> list[str]:
 
 
 def _nearest_good(seen: SeenUses, mac: Mac, within: SpecifierSet) -> str | None:
-    """Return the release nearest to the target Mac's that computes all of these ops correctly, newer ones first."""
+    """Return the nearest release of another minor version that computes all of these ops correctly, newer ones first.
+
+    Args:
+        seen: The op uses.
+        mac: The target Mac, whose macOS rules releases out.
+        within: The releases that the target's requirements allow.
+
+    Returns:
+        The release; None when there is none.
+    """
     here = Version(mac.torch.partition("+")[0])
     order = sorted(
         (Version(one) for one in ops.releases()),

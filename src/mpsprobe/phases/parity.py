@@ -1,7 +1,8 @@
 """Compare a forward pass on the device with one in float32 on the CPU.
 
 A difference within the dtype's usual rounding passes at once. A larger one is compared with the noise floor of this
-very model and input: how far the CPU is from float32 in the device's dtype, as a whole and module by module.
+model on this input: how far the CPU is from float32 in the device's dtype, as a whole and module by module. A
+tolerance that the profile states is final.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
         prepared: The target and its input.
         forward: The outputs of the device, on the CPU.
 
+    Returns:
+        A pass or a failure; unknown where memory does not allow the comparison, or nothing can be compared.
+
     Raises:
         LinkFailed: The target raised on the CPU.
     """
@@ -69,12 +73,12 @@ def judged(prepared: Prepared, forward: Outputs) -> Result:
 
 @dataclass
 class _Reference:
-    """The outputs of the float32 run on the CPU, with what is known about their noise.
+    """The outputs of the float32 run on the CPU, and which of them are random.
 
     Attributes:
         model: The model that ran.
         outputs: Its floating-point outputs by name.
-        drawn: The names of those that depend on the state of the generator.
+        drawn: The names of those that depend on the seed.
     """
 
     model: torch.nn.Module
@@ -114,7 +118,7 @@ class _Noise:
 
     Attributes:
         outputs: The difference of the CPU's run in the device's dtype from float32, by output.
-        modules: The difference of each module by itself, on the device and on the CPU.
+        modules: The difference of each compared module from float32, on the device and on the CPU.
     """
 
     outputs: dict[str, float]
@@ -129,7 +133,11 @@ def _outputs(prepared: Prepared, model: torch.nn.Module, seed: int) -> dict[str,
 
 
 def _reference(prepared: Prepared) -> _Reference:
-    """Run the target in float32 on the CPU, twice if it draws random numbers."""
+    """Run the target in float32 on the CPU, and again with another seed if it draws random numbers.
+
+    Raises:
+        LinkFailed: The target raised.
+    """
     loaded = prepared.loaded
     adapter, cpu = loaded.adapter, torch.device("cpu")
     guard = target_code(Phase.INFERENCE, "the float32 reference", loaded.device.evidence, "cpu")
@@ -145,7 +153,11 @@ def _reference(prepared: Prepared) -> _Reference:
 
 
 def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
-    """Measure the effect of rounding: run the target on the CPU in the device's dtype, or with perturbed weights."""
+    """Measure the effect of rounding by a run on the CPU: in the device's dtype, or in float32 with perturbed weights.
+
+    Raises:
+        LinkFailed: The target raised.
+    """
     loaded = prepared.loaded
     adapter, cpu = loaded.adapter, torch.device("cpu")
     kind, cast = split_autocast(loaded.profile.autocast)
@@ -175,7 +187,7 @@ def _noise(prepared: Prepared, reference: _Reference) -> _Noise:
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two runs of the reference are equal, which they are unless the target draws random numbers."""
+    """Return whether two outputs are equal, NaN included; across seeds only random outputs differ."""
     return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
@@ -235,7 +247,7 @@ def _stated(
 
 
 def _against_noise(loaded: Loaded, differences: list[_Difference], noise: _Noise, drawn: str) -> Result:
-    """Judge outputs that differ unusually, by the CPU's own difference and by the error of each module."""
+    """Judge outputs beyond the usual rounding, by the error of each module and by the CPU's own difference."""
     wrong = sorted((one for one in noise.modules if not one.within), key=lambda one: -one.device / one.limit)
     if wrong:
         first = wrong[0]
@@ -293,7 +305,10 @@ def _measurement(loaded: Loaded, name: str, difference: float) -> Measurement:
 
 
 def limit(loaded: Loaded, name: str) -> float:
-    """Return the largest accepted difference of an output: max |difference| / max |reference|."""
+    """Return the largest accepted difference of an output, as max |difference| / max |reference|.
+
+    It is the profile's; where the profile states none, it follows from the dtypes of the model's parameters.
+    """
     stated = loaded.profile.parity
     if name in stated or "*" in stated:
         return stated.get(name, stated.get("*", 0.0))

@@ -1,6 +1,6 @@
-"""Phase 2: check whether what is installed satisfies what the target requires, and find a set of versions that does.
+"""Phase 2: check whether what is installed satisfies what the target requires, and find versions that do.
 
-uv finds the set: all unmet requirements at once, for the target Mac and this Python.
+uv finds them, where it is installed: for all requirements at once, for the target Mac and this Python.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ CHECKS: Checks[Pins] = Checks(Phase.PINS)
 
 
 def verdict(pins: Pins) -> Result:
-    """Return the result of the phase: a row for each requirement, and one command that satisfies all unmet ones."""
+    """Return the result of the phase: a row for each requirement, and the advice for those that are not met.
+
+    The advice is one command that satisfies all of them, the reason why none does, or another Python.
+    """
     table = Table(
         columns=["package", "required", "found", "stated by", "verdict"],
         rows=[
@@ -74,7 +77,7 @@ def verdict(pins: Pins) -> Result:
 
 
 def _told(pin: Pin) -> str:
-    """Return an unmet requirement as a clause: `transformers 4.55.4, required ==4.57.1`."""
+    """Describe an unmet requirement in a clause: `transformers 4.55.4, required ==4.57.1 (profile)`."""
     if pin.on_mac:
         return f"{pin.name} ({pin.stated_by}): {pin.on_mac}".rstrip(".")
     found = pin.found or "is not installed"
@@ -84,10 +87,13 @@ def _told(pin: Pin) -> str:
 def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
     """Return the requirements of a target: its profile's, its config's, its code's, and known faults of its torch.
 
+    Where some are not met, a solver searches for versions that satisfy all.
+
     Args:
-        ref: The target. Its config.json is fetched if it is small and not in the cache. A config that cannot be
-            fetched adds nothing here; phase 3 reports the reason.
-        mac: The target Mac, whose torch is judged by the ops that the target called in earlier runs.
+        ref: The target. The config.json of a repository is fetched if it is not in the cache. A config that cannot
+            be fetched or read adds nothing here; phase 3 reports the reason.
+        mac: The target Mac, whose torch is judged by the ops that the target called in earlier runs; None when
+            unknown.
     """
     folder = _folder(ref)
     config: Mapping[str, Any] = {}
@@ -127,7 +133,7 @@ def _folder(ref: TargetRef) -> Path | None:
 
 
 def _of_machine(system: str, machine: str, installed: Installed) -> list[str]:
-    """Return what this machine forbids: an Intel Mac gets no torch after 2.2.2, which needs numpy below 2."""
+    """Return a sentence for a Python for Intel Macs, which gets no torch after 2.2.2; none for other machines."""
     if system != "Darwin" or machine != "x86_64":
         return []
     return [
@@ -138,7 +144,7 @@ def _of_machine(system: str, machine: str, installed: Installed) -> list[str]:
 
 
 def _of_macos(mac: Mac | None) -> list[str]:
-    """Return what the target Mac's macOS forbids: each torch release needs a minimum macOS for MPS."""
+    """Return a sentence if the target Mac's macOS is too old for MPS in its torch; none if it is not, or is unknown."""
     if mac is None or not mac.macos:
         return []
     allowed = environment.macos_allows(mac.torch, mac.macos)
@@ -146,10 +152,15 @@ def _of_macos(mac: Mac | None) -> list[str]:
 
 
 def require(ref: TargetRef, *, ignore: bool = False, mac: Mac | None = None) -> Pins:
-    """Make the link of phase 2.
+    """Make the link of phase 2: the target's requirements, compared with what is installed.
+
+    Args:
+        ref: The target.
+        ignore: Whether to go on although a binding requirement is not met.
+        mac: The target Mac; None when unknown.
 
     Raises:
-        LinkFailed: A requirement is not met, unless `ignore` is set.
+        LinkFailed: A binding requirement is not met, and `ignore` is not set.
     """
     pins = of_target(ref, mac)
     if pins.status is Status.FAIL and not ignore:
@@ -168,10 +179,10 @@ _NEEDS_A_BUILD = re.compile(r"no usable wheels|has no wheels|building from sourc
 
 @dataclass(frozen=True)
 class Solution:
-    """The versions that uv found, or the reason why it found none.
+    """The versions that uv found, or the reason why there are none.
 
     Attributes:
-        command: One command that satisfies everything; `""` where there is none.
+        command: One pip command that satisfies everything; `""` where there is none.
         conflict: The reason why there is none, in uv's words, shortened; `""` where there is one.
     """
 
@@ -187,7 +198,8 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
         mac: The target Mac, whose macOS decides which wheels are available; None when unknown.
 
     Returns:
-        The solution; None where uv is not installed (the extra `solve`) or cannot reach its index.
+        The solution; None where uv is not installed (the extra `solve`), cannot reach its index or would have to
+        build a package, or where an unmet requirement names an address.
     """
     uv = find_uv()
     if uv is None:
@@ -232,7 +244,7 @@ def solve(pins: Pins, mac: Mac | None = None) -> Solution | None:
 
 
 def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
-    """Return whether an installed package can keep its version, because nothing in the solution needs another."""
+    """Return whether an installed package can keep its version, because no requirement of the target needs another."""
     installed = _installed()[name].partition("+")[0]
     if installed == version or any(one.startswith(f"{name}==") for one in held):
         return True
@@ -241,7 +253,7 @@ def _stays(name: str, version: str, held: Sequence[str], pins: Pins) -> bool:
 
 
 def find_uv() -> str | None:
-    """Return the path of uv; None where it is not installed."""
+    """Return the path of uv, from its Python package or else on PATH; None where it is not installed."""
     if importlib.util.find_spec("uv") is not None:
         from uv import find_uv_bin  # type: ignore[import-not-found, unused-ignore]
 
@@ -263,7 +275,11 @@ def _installed() -> dict[str, str]:
 def _compiled(
     uv: str, asked: Sequence[str], held: Sequence[str], mac: Mac | None
 ) -> tuple[dict[str, str] | None, str]:
-    """Return the versions that uv chooses by package name, or its message; None where it has no index."""
+    """Return the versions that uv chooses by package name, with an empty text.
+
+    Without a solution the versions are an empty dict, with uv's message. They are None where uv cannot answer: no
+    connection, no answer in time, or a package without wheels.
+    """
     arguments = [
         # no settings of the working directory, which may be the model's folder, and no package's setup.py
         uv, "--no-config", "pip", "compile", "--only-binary", ":all:", "--quiet", "--no-header", "--no-annotate",

@@ -16,14 +16,14 @@ from mpsprobe.trace.recorder import Recorder
 
 @dataclass(frozen=True)
 class Recording:
-    """What the device recorded of one inference.
+    """The op uses and host events of one inference on the device of the run.
 
     Attributes:
         uses: The distinct op uses.
         host_events: The waits of the host for the device and the copies between them; None where the device does
             not report them.
-        token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
-        autocast: Whether the inference ran under autocast.
+        token_limit: The largest token limit that the model's config states; None when it states none.
+        autocast: Whether the profile requests autocast.
     """
 
     uses: list[OpUse]

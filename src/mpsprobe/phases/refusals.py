@@ -1,4 +1,4 @@
-"""Collect ops that the virtual device refuses while a link is made; all of them, where the run continues past each."""
+"""Collect the ops that the emulated device refuses while a link is made, and judge a link made past refusals."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _SAME = {"half": "float16", "float": "float32"}
 
 
 def collected(device: Device) -> AbstractContextManager[list[Finding]]:
-    """Collect the ops that `device` refuses while the block runs; none on a device that only raises."""
+    """Collect the ops that an emulated `device` refuses while the block runs; the list stays empty on other devices."""
     return device.refusals() if isinstance(device, Emulated) else nullcontext([])
 
 
 def keeps_going(device: Device) -> bool:
-    """Return whether a run continues past a refusal on `device`."""
+    """Return whether `device` is emulated and continues past a refusal (`--keep-going`)."""
     return isinstance(device, Emulated) and device.keep_going
 
 
 def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
-    """Return each refusal of a phase once, in order of appearance."""
+    """Return each distinct refusal of a phase once, in order of appearance, with its number of occurrences."""
     counted = Counter(
         Refusal(phase, one.kind, one.op, one.message, one.grade.value, short_source(one.source))
         for one in findings
@@ -46,7 +46,7 @@ def distinct(phase: Phase, findings: Iterable[Finding]) -> list[Refusal]:
 
 
 def unless_refused(phase: Phase, result: Result, device: Device, findings: list[Finding]) -> Result:
-    """Return the result of a link: a failure where the link was made only by continuing past refusals."""
+    """Return the result of a link, changed to a failure if the link was made only by continuing past refusals."""
     refused = distinct(phase, findings)
     if not refused or not keeps_going(device):  # without --keep-going the target's own code caught them
         return result
@@ -60,7 +60,10 @@ def unless_refused(phase: Phase, result: Result, device: Device, findings: list[
 
 
 def ending(failure: LinkFailed) -> Refusal | None:
-    """Return the error of the target's own code that ended a phase, as a refusal; None for an error of mpsprobe."""
+    """Return the target's own error that ended a phase, in the form of a refusal; None for any other failure.
+
+    A failure without a cause, or with an error of mpsprobe as its cause, is not the target's own.
+    """
     problem = failure.__cause__
     if problem is None or isinstance(problem, MpsprobeError):
         return None
@@ -73,6 +76,6 @@ def ending(failure: LinkFailed) -> Refusal | None:
 
 
 def mixes_dtypes(text: str) -> bool:
-    """Return whether an error is about operands of two floating dtypes, which autocast would unify."""
+    """Return whether the text of an error is about operands of two floating dtypes, which autocast would unify."""
     named = {_SAME.get(name, name) for name in map(str.lower, _NAMED.findall(text))}
     return ("type" in text and len(named) > 1) or "mixed dtype" in text

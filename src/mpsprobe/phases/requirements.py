@@ -1,13 +1,13 @@
-"""What a target requires of its environment, compared with what is installed.
+"""Compare what a target requires of its environment with what is installed.
 
 Requirements come from the target's profile; from the metadata of installed distributions (the model's own package,
-and each package that the profile pins and whose installed version will stay: transformers 4.55.4 forbids the
+and each package that the profile pins and whose installed version satisfies the pin: transformers 4.55.4 forbids the
 tokenizers that 4.57.1 needs, which does not matter once it is replaced); from its config.json; and from the imports
 of its own code.
 
-Environment markers (PEP 508) are judged for the target Mac, not for the machine that asks. The metadata of torch's
-CUDA build says `triton==3.7.1; platform_system == "Linux"`: on the Linux machine that makes a prediction it holds, and
-on the Mac that the prediction is about it does not.
+Environment markers (PEP 508) are evaluated for the target Mac, not for the machine that runs mpsprobe. The metadata of
+torch's CUDA build says `triton==3.7.1; platform_system == "Linux"`: on a Linux machine that makes a prediction it
+holds, and on the Mac that the prediction is about it does not.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _DARWIN_AHEAD, _DARWIN_AHEAD_FROM_26 = 9, -1
 
 
 def of_target(mac: Mac | None = None, python: str | None = None) -> dict[str, str]:
-    """Return the values of all markers on the target Mac.
+    """Return the values of all environment markers (PEP 508) on the target Mac.
 
     Args:
-        mac: The target Mac, of which only the macOS matters here.
+        mac: The target Mac, of which only the macOS matters here; None for macOS 14.0.
         python: The version of its Python; None for the version of this process.
     """
     python = python or platform.python_version()
@@ -70,7 +70,7 @@ def of_target(mac: Mac | None = None, python: str | None = None) -> dict[str, st
 
 
 def _darwin(macos: str) -> str:
-    """Return the Darwin release of a macOS version, which `platform.release()` returns there."""
+    """Return the Darwin release of a macOS version, as `platform.release()` does there; 14.0's if malformed."""
     try:
         found = Version(macos)
     except InvalidVersion:
@@ -80,7 +80,7 @@ def _darwin(macos: str) -> str:
 
 
 def applies(requirement: Requirement, environment: Mapping[str, str], extras: Iterable[str] = ()) -> bool:
-    """Return whether the markers of a requirement hold in an environment.
+    """Return whether the markers of a requirement hold in an environment; True for those that cannot be evaluated.
 
     Args:
         requirement: The requirement, with or without a marker.
@@ -111,13 +111,15 @@ class Pin:
     """A requirement, compared with the installed version.
 
     Attributes:
-        name: The name of the distribution; `python` for the interpreter.
+        name: The name of the distribution; `python` for the interpreter; a title for a quantisation.
         required: The version specifier, such as `"<1.0,>=0.34.0"`; empty when any version satisfies it.
         found: The installed version; None when it is not installed.
-        stated_by: The source of the requirement: `"profile"`, or a distribution with its version.
-        satisfied: Whether `found` is within `required`.
+        stated_by: The source of the requirement: `"profile"`, `"config.json"`, a distribution with its version, or a
+            file with its import.
+        satisfied: Whether `found` is within `required`, or the package is optional.
         binding: Whether the target does not load without it; otherwise it is worth a warning.
-        on_mac: What a CUDA package means on a Mac; `""` for all others. mpsprobe never installs such a package.
+        on_mac: What a CUDA package, or weights that cannot be loaded, mean on a Mac; `""` for all others. mpsprobe
+            never installs such a package.
         extras: The extras that are requested: `("torch",)` of `transformers[torch]`.
         url: The address that a requirement names; `""` where it names none.
     """
@@ -142,7 +144,7 @@ class Pins:
         notes: Further findings, one sentence each, such as a torch release known to be wrong for this target.
         conflict: The reason why no set of versions satisfies them all; `""` when one does, or when none was
             searched for.
-        solved: The command that a solver found; `""` when none was asked.
+        solved: The command that a solver found; `""` when none was searched for or found.
     """
 
     pins: list[Pin]
@@ -157,27 +159,27 @@ class Pins:
 
     @property
     def status(self) -> Status:
-        """Return the status of the phase: fail when a binding requirement is unmet, a warning for any other one."""
+        """Return the phase's status: fail if a binding requirement is unmet, a warning for others and for notes."""
         if any(pin.binding for pin in self.unmet):
             return Status.FAIL
         return Status.WARN if self.unmet or self.notes else Status.PASS
 
     def fix(self) -> str:
-        """Return one command that satisfies all requirements; empty when all are met, or when no package would help.
+        """Return one command that satisfies all requirements; empty when no package has to change.
 
-        The command includes every requirement on a package that changes, also those that are met, because a new
-        version must not break them. Packages that already fit are not touched.
+        Without a solver's versions, it names every requirement on a package that changes, also those that are met,
+        because a new version must not break them. Packages that already fit are not touched.
         """
         return self.solved or " ".join(shlex.quote(word) for word in self.command())
 
     def command(self) -> list[str]:
-        """Return the install command without a solver's versions, as words; empty when nothing has to be installed."""
+        """Return the install command without a solver's versions, as words; empty when no package has to change."""
         if not (requirements := self.requirements()):
             return []
         return ["python", "-m", "pip", "install", *requirements]
 
     def requirements(self) -> list[str]:
-        """Return the requirement strings of the packages that have to change, as pip takes them."""
+        """Return the requirement strings of the packages that have to change, as pip takes them, without CUDA's."""
         unmet = {pin.name for pin in self.unmet if not pin.on_mac} - {"python"}
         wanted: dict[str, list[Pin]] = defaultdict(list)
         for pin in self.pins:
@@ -187,7 +189,7 @@ class Pins:
 
 
 def _joined(name: str, stated: Iterable[Pin]) -> str:
-    """Return one requirement that combines all requirements of a package."""
+    """Return one requirement that combines all requirements of a package; an address takes the place of versions."""
     stated = list(stated)
     asked = name + with_extras(one for pin in stated for one in pin.extras)
     for pin in stated:
@@ -204,7 +206,7 @@ def with_extras(extras: Iterable[str]) -> str:
 
 
 def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution, from its metadata."""
+    """Return the version of an installed distribution, from its metadata; None when it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -236,8 +238,9 @@ def resolve(
         requirements_of: A function that looks up the requirements in a distribution's metadata.
         python: The version of the interpreter; None for this one.
         config: The target's `config.json`; None where unknown.
-        code: The Python files of the target's own that loading imports.
-        mac: The target Mac, for which markers such as `sys_platform == "linux"` are evaluated.
+        code: The Python files of the target's own code that loading imports.
+        mac: The target Mac, for which markers such as `sys_platform == "linux"` are evaluated; None for an unknown
+            one.
     """
     python = python or platform.python_version()
     pins: list[Pin] = []
@@ -260,7 +263,10 @@ def resolve(
 
 
 def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
-    """Return what a config.json requires: the transformers it was saved with, and what its quantisation needs."""
+    """Return what a config.json requires: the transformers that wrote it, and what its quantisation needs.
+
+    An older transformers gives a warning only; a quantisation that cannot be loaded is binding.
+    """
     pins = []
     version = installed("transformers")
     saved = str(config.get("transformers_version") or "")
@@ -282,7 +288,7 @@ def _of_config(config: Mapping[str, Any], installed: Installed) -> list[Pin]:
 
 
 def _of_code(code: Iterable[Path], installed: Installed) -> list[Pin]:
-    """Return the requirements that follow from the imports of the target's own code."""
+    """Return the requirements that follow from the imports of the target's own code: CUDA packages and missing ones."""
     pins = []
     for path in code:
         needed, optional = imports_of(path)
@@ -307,7 +313,8 @@ _DISTRIBUTIONS = {"cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-le
 def imports_of(path: Path) -> tuple[set[str], set[str]]:
     """Return the top-level modules that importing a file needs, and those that are optional.
 
-    An import inside `try`, inside a function, or behind `if` is optional.
+    An import inside `try`, inside a function, or behind `if` is optional. Modules of Python's own library, and
+    relative imports, are left out. Both sets are empty for a file that cannot be read or parsed.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -334,7 +341,7 @@ def imports_of(path: Path) -> tuple[set[str], set[str]]:
 
 
 def _cuda(package: environment.CudaPackage, meaning: environment.CudaMeaning, stated: str) -> Pin:
-    """Return the row of a CUDA package, which is never installed, and fails only where the code needs it."""
+    """Return the requirement for a CUDA package, which is never installed, and counts as met if optional."""
     words = {
         environment.CudaMeaning.OPTIONAL: "CUDA only; optional: the code goes on without it",
         environment.CudaMeaning.REPLACE: f"CUDA only; replace it: {package.instead}",
@@ -346,7 +353,7 @@ def _cuda(package: environment.CudaPackage, meaning: environment.CudaMeaning, st
 
 @dataclass(frozen=True)
 class _Distributions:
-    """The metadata of the installed distributions, with markers judged for the target Mac.
+    """The metadata of the installed distributions, with markers evaluated for the target Mac.
 
     Attributes:
         installed: The function that looks up an installed version.
@@ -359,7 +366,10 @@ class _Distributions:
     there: Mapping[str, str]
 
     def stated_by(self, asked: Requirement, *, binding: bool) -> list[Pin]:
-        """Return the requirements of a distribution and of its requested extras; empty where it is not installed."""
+        """Return the requirements in the metadata of a distribution and its requested extras; empty if not installed.
+
+        CUDA packages among them are warnings, because metadata does not show whether the code works without them.
+        """
         version = self.installed(asked.name)
         if version is None:
             return []
@@ -385,7 +395,7 @@ class _Distributions:
 
 
 def _asked(requirement: Requirement, installed: Installed, stated_by: str, binding: bool = True) -> Pin:
-    """Return a requirement as it was written, compared with the installed version."""
+    """Return a requirement with its extras and address, compared with the installed version."""
     name = canonicalize_name(requirement.name)
     pin = _pin(name, requirement.specifier, installed(requirement.name), stated_by, binding)
     return replace(pin, extras=tuple(sorted(requirement.extras)), url=requirement.url or "")
@@ -397,5 +407,5 @@ def _pin(name: str, specifier: SpecifierSet, found: str | None, stated_by: str, 
 
 
 def _without_repeats(pins: list[Pin]) -> list[Pin]:
-    """Return the requirements without repeats: `numpy>=1.17` of three packages is one row."""
+    """Return the requirements without repeats of name, versions and extras, of which the first stays."""
     return list({(pin.name, pin.required, pin.extras): pin for pin in reversed(pins)}.values())[::-1]

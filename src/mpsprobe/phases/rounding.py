@@ -23,7 +23,7 @@ FACTOR = 3.0
 _EPSILONS = 8
 #: float32 kernels sum some thousand terms in another order.
 _FLOAT32_EPSILONS = 256
-#: The greatest number of compared modules, spread evenly, and of elements in the result of one.
+#: About how many modules are compared, spread evenly, and the greatest number of elements in the arguments of one.
 _MODULES, _ELEMENTS = 400, 1 << 24
 
 
@@ -36,7 +36,7 @@ class ModuleDifference:
         kind: The class of the module.
         device: The norm of the device's difference relative to the norm of the float32 result.
         cpu: The same for the CPU in the device's dtype.
-        limit: The largest accepted value.
+        limit: The largest accepted value of `device`.
     """
 
     path: str
@@ -52,7 +52,10 @@ class ModuleDifference:
 
 
 def relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return max |difference| / max |expected|; NaN where only one of the two tensors has NaN."""
+    """Return max |difference| / max |expected|, or max |difference| if that scale is 0; 0 for empty tensors.
+
+    It is NaN where either tensor holds NaN.
+    """
     if not expected.numel():
         return 0.0
     actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
@@ -62,10 +65,13 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 
 class RecordedCalls:
-    """Record the arguments of the first call of each module that is small enough to compare as a whole.
+    """Record the arguments of the first call of modules that are small enough to compare as a whole.
+
+    Models with many such modules are thinned out evenly, to fewer than twice `_MODULES`.
 
     Attributes:
-        calls: The positional and named arguments by module path, with copies of their tensors.
+        calls: The positional and named arguments by module path, with copies of their tensors; objects such as
+            caches become None.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -119,7 +125,7 @@ def module_differences(
         autocast: A function that returns the autocast region of a device type, where the model runs in one.
 
     Returns:
-        One entry for each call that all three models could make.
+        One entry for each call that all three models could make with floating results of one shape.
     """
     there, here = dict(on_device.named_modules()), dict(on_cpu.named_modules())
     wide = dict(in_float32.named_modules())
@@ -151,7 +157,7 @@ def _result(module: nn.Module, call: tuple[Any, Any], move: Callable[[Tensor], T
 
 
 def perturbed(model: nn.Module) -> nn.Module:
-    """Change a float32 model's weights in place by some units in the last place, as rounding could."""
+    """Change a model's weights in place by a few units in the last place, drawn at random, as rounding could."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -162,7 +168,10 @@ def perturbed(model: nn.Module) -> nn.Module:
 
 
 def norm_difference(actual: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference over the norm of the expected tensor; NaN where one of them holds NaN."""
+    """Return the norm of the difference over the norm of `expected`; NaN where either holds NaN.
+
+    Where the norm of `expected` is 0, it is that of the difference.
+    """
     actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
     scale, difference = float(expected.norm()), float((actual - expected).norm())
     return difference / scale if scale else difference

@@ -30,7 +30,7 @@ class Availability:
 
     Attributes:
         host: The facts of this machine, including those that only torch can read.
-        mac: The target Mac, which is this machine where it is a Mac.
+        mac: The target Mac; by default this machine, if it is a Mac.
         choice: The device requested, the device used (the same when it is unavailable), and the reason.
         limits: Sentences that state what the results of the run do not show.
         found: The device; None when the requested one is unavailable.
@@ -65,17 +65,24 @@ class Availability:
         return self.found
 
     def missing(self) -> Result:
-        """Return a failed result with the reason why the requested device is unavailable."""
+        """Return a failed result with the reason why the requested device is unavailable; only for such a site."""
         assert self.unavailable is not None
         return Result(Status.FAIL, self.unavailable.what, self.unavailable.hint, evidence=Evidence.MEASURED)
 
 
 @contextmanager
 def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
-    """Choose the device, gather the facts for phase 1, and keep the device open as long as the run lasts.
+    """Choose the device, gather the facts for phase 1, and keep the device open while the block runs.
 
     An unavailable device does not raise here, so that phase 1 can report all it knows. `Availability.device` raises
     for the links that need a device.
+
+    Args:
+        settings: The options that name the device and the target Mac.
+        host: The facts of this machine.
+
+    Yields:
+        The link of phase 1.
     """
     requested = settings.device
     facts = torch_facts()
@@ -115,13 +122,16 @@ def open_site(settings: Settings, host: Host) -> Iterator[Availability]:
 
 
 def _fallback_at_start() -> bool:
-    """Return whether PYTORCH_ENABLE_MPS_FALLBACK was set when the process started, which is when PyTorch reads it."""
+    """Return whether PYTORCH_ENABLE_MPS_FALLBACK was on when the process started, which is when PyTorch reads it.
+
+    Where the environment at the start is unknown, the present one counts.
+    """
     value = (environment_at_start() or os.environ).get("PYTORCH_ENABLE_MPS_FALLBACK", "0")
     return value.strip().isdigit() and int(value) != 0
 
 
 def _with_device(host: Host, device: Device | None) -> Host:
-    """Return the facts of the host with those that only torch knows: the name of the GPU and Metal's working set."""
+    """Return the host's facts with those that torch knows of a real device: the GPU's name, the working set."""
     if device is None or device.evidence is not Evidence.MEASURED:
         return host
     limit = device.memory().limit if device.name == "mps" else None
@@ -137,7 +147,7 @@ _SHARE = 0.8
 
 
 def fits(nbytes: int) -> bool:
-    """Return whether a copy of that many bytes fits in the free memory of the host."""
+    """Return whether a copy of that many bytes fits in the host's available memory, with a fifth of it to spare."""
     return nbytes <= _SHARE * psutil.virtual_memory().available
 
 
@@ -147,6 +157,6 @@ def float32_bytes(model: nn.Module) -> int:
 
 
 def no_room_for_reference(model: nn.Module) -> str:
-    """Return a sentence on the memory that a model's float32 reference needs and this host lacks; empty if it fits."""
+    """Return a sentence with the memory that a model's float32 reference needs and the memory that is available."""
     needed, available = float32_bytes(model), psutil.virtual_memory().available
     return f"A float32 reference needs {decimal_size(needed)}, {decimal_size(available)} are available."

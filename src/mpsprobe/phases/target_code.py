@@ -31,8 +31,9 @@ _TIMERS = ("pytest_timeout.py",)
 class target_code:  # noqa: N801 - used as a context manager, like contextlib's
     """Turn whatever the block raises into the failure of a phase's link.
 
-    Every exception counts as the target's, including those that would end Python or pytest. Only the time limit of
-    the check and an interrupt by the user pass through. A copy of the process that the target forked ends here.
+    Every exception counts as the target's, including those that would end Python or pytest. Only a failed link, the
+    time limit of the check, an interrupt by the user and a `HarnessError` pass through unchanged. A copy of the
+    process that the target forked ends here.
 
     Args:
         phase: The phase whose link is being made.
@@ -41,7 +42,8 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
         device: The device of a failure here.
 
     Raises:
-        LinkFailed: The target's code raised.
+        LinkFailed: The target's code raised. Its result is blocked where the installation is at fault, and unknown
+            where the emulation does not reach.
     """
 
     def __init__(self, phase: Phase, doing: str, evidence: Evidence, device: str) -> None:
@@ -92,7 +94,7 @@ class target_code:  # noqa: N801 - used as a context manager, like contextlib's
 
 
 def raised(problem: BaseException, doing: str, evidence: Evidence | None, device: str) -> Result:
-    """Return the failed result for an exception of the target's code, with its line."""
+    """Return the failed result for an exception of the target's code, with its line, advice and traceback."""
     where = line_of(problem.__traceback__)
     name = type(problem).__name__
     return Result(
@@ -106,13 +108,13 @@ def raised(problem: BaseException, doing: str, evidence: Evidence | None, device
 
 
 def is_limit(problem: BaseException) -> bool:
-    """Return whether the timer of the check raised an exception, rather than the code that it passed through."""
+    """Return whether an exception comes from the timer of a check, which raises inside whatever code is running."""
     frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
     return any(Path(name).name in _TIMERS for name in frames)
 
 
 def is_of_target(problem: BaseException) -> bool:
-    """Return whether an exception comes from a target's code, not from mpsprobe or an installed package."""
+    """Return whether a frame of an exception is a target's: outside mpsprobe, Python and installed packages."""
     libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")}
     ours = (str(_PACKAGE), *libraries, "<")
     names = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(problem.__traceback__)]
@@ -120,13 +122,13 @@ def is_of_target(problem: BaseException) -> bool:
 
 
 def end_fork(pid: int) -> None:
-    """End this process at once if the target forked it; only the original process answers checks."""
+    """End this process at once unless its id is `pid`: the target forked it, and only the original may report."""
     if os.getpid() != pid:
         os._exit(1)
 
 
 def surroundings_of(problem: BaseException) -> SurroundingsError | None:
-    """Return the fault of an installed package that raised this; None for an exception of the target's own code."""
+    """Return the fault of the installation behind an exception; None where there is none, or the target raised."""
     if is_of_target(problem):
         return None
     if not isinstance(problem, (ImportError, AttributeError, RuntimeError, OSError)):
@@ -153,7 +155,7 @@ def _gist(problem: BaseException) -> str:
 
 
 def _fix(problem: BaseException) -> str:
-    """Return the fix that `mpsprobe explain` knows for an error; empty for an unknown one."""
+    """Return the first fix that `mpsprobe explain` finds for an error; empty for an unknown one."""
     found = explain(f"{type(problem).__name__}: {text_of(problem)}").findings
     return found[0].fix if found else ""
 

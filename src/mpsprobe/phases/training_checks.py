@@ -52,8 +52,8 @@ class GradientDifference:
 
     Attributes:
         name: The name of the parameter.
-        relative: The norm of the difference over the norm of the gradient; NaN where a gradient is missing or
-            not finite.
+        relative: The norm of the difference over the norm of the CPU's gradient, or over a share of the whole
+            gradient's norm if that is larger; NaN where one of the two is missing or has another shape.
         limit: The largest accepted value.
     """
 
@@ -184,7 +184,12 @@ def _gradients_agree(training: Training) -> Result:
 
 
 def _differences(training: Training, floors: dict[str, float]) -> list[GradientDifference]:
-    """Return how far each gradient is from the reference's; `floors` holds the noise floors where they are known."""
+    """Return how far each followed gradient is from the reference's; pairs of missing or zero gradients are left out.
+
+    Args:
+        training: The steps, with a reference.
+        floors: The noise floors by parameter, which raise the limits; empty where they were not measured.
+    """
     assert training.reference is not None
     found, reference = training.first.gradients, training.reference
     limit = max(
@@ -212,7 +217,11 @@ def _differences(training: Training, floors: dict[str, float]) -> list[GradientD
 
 
 def _noise(training: Training) -> dict[str, float]:
-    """Return how much rounding changes each gradient on the CPU: in the device's dtype, or with perturbed weights."""
+    """Return how much rounding changes each gradient on the CPU: in the device's dtype, or with perturbed weights.
+
+    Raises:
+        LinkFailed: The target raised.
+    """
     loaded, adapter = training.prepared.loaded, training.adapter
     guard = target_code(Phase.TRAINING, "the run in the device's dtype", loaded.device.evidence, "cpu")
     cpu = torch.device("cpu")
@@ -236,7 +245,7 @@ def _noise(training: Training) -> dict[str, float]:
 
 
 def _nearest_to_loss(training: Training, names: list[str]) -> str:
-    """Return the parameter whose module the forward pass reaches last, which the backward pass reaches first."""
+    """Return the parameter whose module the forward pass reaches last, and so the backward pass first."""
     place = {name: index for index, name in enumerate(training.order or training.first.gradients)}
     return max(names, key=lambda name: place.get(name, -1))
 
@@ -286,7 +295,7 @@ def _update(training: Training) -> Result:
 
 
 def _as_expected(first: FollowedStep, name: str, expected: Tensor) -> bool:
-    """Return whether a step equals the CPU's within the rounding of its dtype and of the step itself."""
+    """Return whether a parameter after a step equals the CPU's within the rounding of its dtype and the step."""
     before, after = first.before[name].double(), first.after[name].double()
     expected = expected.double()
     epsilon = torch.finfo(first.before[name].dtype).eps
@@ -297,7 +306,7 @@ def _as_expected(first: FollowedStep, name: str, expected: Tensor) -> bool:
 
 
 def _rounded_away(training: Training) -> str:
-    """Return a warning where rounding leaves most weights unchanged in the step on the CPU; else `""`."""
+    """Return a warning if rounding leaves half or more of the 16-bit weights unchanged on the CPU; else `""`."""
     first = training.first
     moving = [name for name in first.expected if bool((first.gradients[name] != 0).any())]  # type: ignore[union-attr]
     kept = [
@@ -417,7 +426,7 @@ def _scaler(training: Training) -> Result:
 
 
 def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:
-    """Take one step as in the AMP recipe of PyTorch's documentation, and return the loss."""
+    """Take one step under float16 autocast, as in the AMP recipe of PyTorch's documentation, and return the loss."""
     adapter, model = training.adapter, training.prepared.loaded.model
     device = training.prepared.device
     optimizer = adapter.optimizer(model)
@@ -433,7 +442,7 @@ def _scaled_step(training: Training, scaler: torch.amp.GradScaler) -> float:
 
 
 class _Batches(Dataset[Any]):
-    """A data set of the target's input, twice, that can be sent to a worker process."""
+    """A data set of two items, each the target's input, that can be sent to a worker process."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch

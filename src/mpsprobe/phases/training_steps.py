@@ -1,7 +1,7 @@
 """The training stage: optimisation steps on the device, compared with the CPU's.
 
-It runs with `--train` after phase 6, which takes the first such step. It continues with the model of phase 4 as
-phase 6 left it, so that the device holds no second copy; the CPU's copy for comparison is made from there.
+It runs with `--train` after phase 6, whose inference is already such a step. It continues with the model of phase 4
+as phase 6 left it, so that the device holds no second copy; the CPU's copy for comparison is made from there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FollowedStep:
         before: The parameters by name before the step, in their own dtype.
         after: The parameters by name after the step.
         gradients: The gradients that the optimiser received; None where a trained parameter has no gradient.
-        expected: The result of the CPU's optimiser for `before` with the same gradients and states.
+        expected: The parameters that the CPU's optimiser makes of `before` with the same gradients and states.
         partial: Whether only a part of the parameters is followed, because the model is large.
         own_optimizers: Whether the target stepped an optimiser that it made itself.
     """
@@ -73,8 +73,9 @@ class Training:
         reference: The gradients of the CPU's float32 model at the same weights; None where it does not fit in
             memory.
         weights: All parameters and buffers before the first step, on the CPU; None where they do not fit.
-        order: The names of parameters in the order in which the forward pass reaches their modules.
-        refused: The ops that the device refused in the meantime, where the run continued past them.
+        order: The names of parameters in the order in which the CPU's forward pass reaches their modules; empty
+            without a reference.
+        refused: The ops that the device refused in the meantime, if it continues past refusals.
     """
 
     prepared: Prepared
@@ -95,11 +96,15 @@ class Training:
         return adapter
 
     def batch(self) -> Any:
-        """Prepare the input anew and return it on the device, because a step may consume it."""
+        """Prepare the input again and return it on the device, because a step may consume it."""
         return move(self.adapter.prepare(self.prepared.sample), self.prepared.device.torch_device)
 
     def step(self, model: nn.Module | None = None) -> float:
-        """Take one step on the device and return the loss before it."""
+        """Take one step on the device and return the loss before it.
+
+        Args:
+            model: The model to train; None for the loaded one.
+        """
         batch = self.batch()
         found = self.adapter.infer(self.prepared.loaded.model if model is None else model, batch)
         self.prepared.device.synchronize()
@@ -109,9 +114,11 @@ class Training:
 def train(prepared: Prepared, flight: Path | None = None) -> Training:
     """Take ten steps on the device, or as many as the time budget allows, but at least two.
 
+    The first is followed, and its gradients are computed on the CPU in float32 too, if memory allows.
+
     Args:
         prepared: The target and its input. Its adapter is a `TrainingAdapter`.
-        flight: The file for the op in flight; see `watched`.
+        flight: The file for the op in flight (see `watched`); None to record none.
 
     Raises:
         LinkFailed: The target raised.
@@ -150,14 +157,14 @@ def _take(made: Training) -> None:
 
 
 def _copied(model: nn.Module, *, everything: bool) -> dict[str, Tensor] | None:
-    """Return copies of a model's parameters and buffers on the CPU; None where they do not fit."""
+    """Return copies of a model's parameters and buffers on the CPU; None unless `everything` is to be copied."""
     return (
         {name: one.detach().cpu().clone() for name, one in model.state_dict().items()} if everything else None
     )
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy the weights of the device's model into a CPU model, in that model's dtypes."""
+    """Copy weights into a CPU model in that model's dtypes; names that it lacks and other shapes are left out."""
     with torch.no_grad():
         for name, one in model.state_dict().items():
             if name in weights and weights[name].shape == one.shape:
@@ -165,7 +172,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def _chosen(model: nn.Module) -> tuple[dict[str, nn.Parameter], bool]:
-    """Return the parameters to follow, and whether they are only a part."""
+    """Return every n-th parameter by name, so that about `_FOLLOWED` elements remain, and whether any are left out."""
     named = dict(model.named_parameters())
     total = sum(one.numel() for one in named.values())
     every = math.ceil(total / _FOLLOWED) if total else 1
@@ -175,7 +182,10 @@ def _chosen(model: nn.Module) -> tuple[dict[str, nn.Parameter], bool]:
 
 @contextmanager
 def _following(made: Training) -> Iterator[None]:
-    """Follow the parameters over one step of every optimiser, and repeat those steps on the CPU."""
+    """Follow the parameters over the first step of every optimiser in the block, and repeat those steps on the CPU.
+
+    The result is `made.first`, complete after the block.
+    """
     model = made.prepared.loaded.model
     chosen, partial = _chosen(model)
     given = made.adapter.optimizer(model)
@@ -206,7 +216,7 @@ def _following(made: Training) -> Iterator[None]:
 
 @dataclass
 class _OwnStep:
-    """The optimiser of one parameter, with the parameter's group of settings and its state before the step."""
+    """The optimiser of one parameter, with the settings of the parameter's group and its state before the step."""
 
     optimizer: torch.optim.Optimizer
     group: dict[str, Any]
@@ -214,7 +224,10 @@ class _OwnStep:
 
 
 def _stepped(found: FollowedStep, steps: dict[str, _OwnStep]) -> dict[str, Tensor]:
-    """Return the parameters of one optimiser after its step on the CPU, with equal settings, states and gradients."""
+    """Return the parameters of one optimiser after its step on the CPU, with equal settings, states and gradients.
+
+    Parameters without a gradient are left out.
+    """
     groups, copies = [], {}
     for name, one in steps.items():
         gradient = found.gradients[name]
@@ -243,7 +256,15 @@ def _cpu(tensor: Tensor) -> Tensor:
 
 
 def gradients_of(made: Training, model: nn.Module) -> tuple[dict[str, Tensor | None], list[str]]:
-    """Return the gradients of a step of a CPU model, and its parameters in the order of the forward pass."""
+    """Return the gradients of one training step of a CPU model, and its parameters in the order of the forward pass.
+
+    Args:
+        made: The training, whose first step names the parameters.
+        model: The CPU model, whose weights the step changes.
+
+    Returns:
+        The gradients by name, None for a parameter without one; and the names of the parameters of modules that ran.
+    """
     order: list[str] = []
     hooks: list[RemovableHandle] = []
     for path, module in model.named_modules():

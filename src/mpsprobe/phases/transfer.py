@@ -42,8 +42,8 @@ NEVER_MOVED = torch.float64
 def lacked(device: Device) -> Mapping[torch.dtype, str]:
     """Return the dtypes that MPS lacks in the release and on the macOS of a run, each with PyTorch's message.
 
-    The release is the target Mac's where it is emulated, and otherwise the installed one (or the newest known
-    release where that one is not known).
+    Release and macOS are the target Mac's where the device is emulated. Otherwise they are the installed ones, or the
+    newest known release, and macOS 26.0 where this is no Mac.
     """
     if isinstance(device, Emulated):
         return device.session.contract.refused
@@ -56,7 +56,7 @@ def lacked(device: Device) -> Mapping[torch.dtype, str]:
 
 
 def lacking_text(dtypes: Iterable[torch.dtype]) -> str:
-    """Return the end of a sentence that names dtypes MPS lacks and says what happens to them."""
+    """Return the end of a sentence that names dtypes that MPS lacks, and says what happens to tensors of them."""
     kinds = sorted({dtype_name(one) for one in dtypes})
     names = " and ".join(kinds)
     if kinds == [dtype_name(NEVER_MOVED)]:
@@ -86,7 +86,7 @@ class Loaded:
         device: The device that it was loaded to.
         memory: The device's memory during the load.
         seconds: The wall time of the load in seconds, synchronised.
-        refused: The ops that the device refused in the meantime, where the run continued past them.
+        refused: The ops that the device refused in the meantime, if it continues past refusals.
     """
 
     model: torch.nn.Module
@@ -109,21 +109,23 @@ class Loaded:
         return Result(status, message, remedy, evidence=self.device.evidence, device=self.device.name)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield parameters and buffers with their names."""
+        """Yield parameters, then buffers, with their names."""
         return itertools.chain(self.model.named_parameters(), self.model.named_buffers())
 
 
 def load(
     adapter: Adapter, profile: Profile, snapshot: Snapshot, device: Device, flight: Path | None = None
 ) -> Loaded:
-    """Load the target with the profile's dtype and attention, straight to the device.
+    """Load the target in the profile's dtype to the device; other settings, such as attention, are the adapter's.
+
+    It also sets the number of CPU threads that the profile names.
 
     Args:
         adapter: The adapter that loads it.
-        profile: The profile with dtype and attention.
+        profile: The profile with the dtype.
         snapshot: The target's files.
         device: The device to load it to.
-        flight: The file for the op in flight; see `watched`.
+        flight: The file for the op in flight (see `watched`); None to record none.
 
     Raises:
         LinkFailed: Loading raised.
@@ -145,10 +147,11 @@ def load(
 
 @contextmanager
 def _quantised(adapter: Adapter, snapshot: Snapshot) -> Iterator[None]:
-    """Add the fix to an error with which transformers refuses to load a quantised checkpoint.
+    """Add the fix to an error with which a library refuses to load a quantised checkpoint; others pass unchanged.
 
     Raises:
-        TargetError: The checkpoint is quantised by a method that cannot load on a Mac, and loading raised.
+        TargetError: The checkpoint is quantised by a method that cannot load on a Mac, and loading raised the error
+            that is known for it.
     """
     try:
         yield
@@ -166,7 +169,7 @@ def _same(said: str, known: str) -> bool:
 
 
 def described(loaded: Loaded, target: Target) -> Target:
-    """Return a run's target, completed by the facts that loading showed: class, dtype and parameters."""
+    """Return a run's target with the facts that loading showed: its class and its number of parameters."""
     return msgspec.structs.replace(
         target,
         architecture=loaded.adapter.class_name(loaded.model),
@@ -222,7 +225,7 @@ def _quantisation(loaded: Loaded) -> Result:
 
 
 def _answer(adapter: Adapter, snapshot: Snapshot) -> LoadingAnswer | None:
-    """Return what loading a target's quantised parts does with the installed packages; None without such parts."""
+    """Predict how the installed packages load a target's quantised parts; return None without such parts."""
     parts = untrained(adapter).quantised
     if not parts and snapshot.config:  # a class with its own profile; a target.py has no config
         how = of_folder(snapshot.path, snapshot.config)
@@ -288,7 +291,7 @@ def _dtypes(loaded: Loaded) -> Result:
 
 
 def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Return whether two tensors of the host are equal bit for bit, for any dtype; the CPU's `equal` lacks float8."""
+    """Return whether two tensors on the CPU are equal bit for bit; float8, which `equal` lacks, as bytes."""
     if first.dtype.is_floating_point and first.element_size() == 1 and first.dtype is second.dtype:
         first, second = (one.contiguous().flatten().view(torch.uint8) for one in (first, second))
     return torch.equal(first, second)
@@ -382,7 +385,7 @@ def _dtype(tensor: torch.Tensor) -> str:
 
 
 def _stored_tensors(snapshot: Snapshot, state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield tensors of the safetensors files that the model has under the same name, spread over all files."""
+    """Yield tensors of the safetensors files that the model has too, with their names, spread over all files."""
     files = [name for name in snapshot.files if name.endswith(".safetensors")]
     for path in files:
         with safe_open(snapshot.path / path, framework="pt") as file:
