@@ -62,14 +62,15 @@ class CodeToRun:
 
 
 def code_to_run(folder: Path, *, stored: bool = True) -> list[CodeToRun]:
-    """Return everything in a model's folder that would run, apart from the class that its `auto_map` names.
+    """Return what in a model's folder would run, apart from the class that its `auto_map` names.
 
     Args:
         folder: The folder with the target's files.
         stored: Whether `from_pretrained` loads its weights; False where the model is built from its config.
 
     Raises:
-        TargetError: One of its configs exceeds the bounds of a config, or an entry is not a regular file.
+        TargetError: A config cannot be read, is no JSON object or is too large, or the folder holds a pipe, a socket
+            or a device.
     """
     refuse_special_files(folder)
     found: list[CodeToRun] = []
@@ -81,17 +82,19 @@ def code_to_run(folder: Path, *, stored: bool = True) -> list[CodeToRun]:
 
 
 def require(folder: Path, name: str, *, trusted: bool, stored: bool = True) -> None:
-    """Check that the user agreed to everything that would run.
+    """Check that the user agreed to everything that would run, and forbid the folder's code to run without consent.
+
+    The ban holds for this process, until a later call with consent lifts it.
 
     Args:
         folder: The folder with the target's files.
         name: The name of the target, for the message.
         trusted: Whether the user gave `--trust-remote-code`.
-        stored: Whether `from_pretrained` loads its weights; see `doors`.
+        stored: Whether `from_pretrained` loads its weights; see `code_to_run`.
 
     Raises:
         ConsentError: Something would run, and the user did not agree.
-        TargetError: The folder cannot be examined; see `doors`.
+        TargetError: The folder cannot be examined; see `code_to_run`.
     """
     found = code_to_run(folder, stored=stored)
     _shut(folder, shut=not trusted)
@@ -111,7 +114,7 @@ _closed_caches: set[str] = set()
 def _shut(folder: Path, *, shut: bool) -> None:
     """Forbid or allow the code of a folder, and of the Hub's caches, to run in this process.
 
-    `doors` lists what would run from files. If a library has a way in that `doors` does not know, the interpreter
+    `code_to_run` lists what would run from files. If a library has a way in that it does not know, the interpreter
     still refuses: its audit event `exec` is raised before the code of any module runs.
     """
     global _closed  # an audit hook belongs to the process and cannot be removed
@@ -144,7 +147,11 @@ def _caches() -> Iterator[Path]:
 
 
 def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse, as an audit hook, to run a module below a forbidden path."""
+    """Refuse, as an audit hook, to run code of a file below a forbidden path.
+
+    Raises:
+        ConsentError: The code is of such a file.
+    """
     if event != "exec" or not _closed:
         return
     name = getattr(arguments[0], "co_filename", "")
@@ -156,7 +163,9 @@ def _no_exec(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def refuse_special_files(folder: Path) -> None:
-    """Check that a folder holds no pipe, socket or device, because reading one waits or never ends.
+    """Check that a folder tree holds no pipe, socket or device, because reading one waits or never ends.
+
+    Only the first `_ENTRIES` files are examined.
 
     Raises:
         TargetError: The folder holds one; the message gives its path.
@@ -170,7 +179,7 @@ def refuse_special_files(folder: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder tree. Links are followed for files only, and hidden folders are left out."""
+    """Yield the files of a folder tree, without hidden folders and without following links to folders."""
     for root, folders, files in os.walk(folder, onerror=None):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root) / name for name in files)
@@ -189,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kernels(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings of a config, at any depth, that name a kernel of the Hub: (setting, kernel)."""
+    """Yield the settings of a config, at any depth, that name a kernel of the Hub, each with the kernel."""
     if isinstance(config, list):
         for one in config:
             yield from _kernels(one, path)
@@ -207,6 +216,6 @@ def _kernels(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _names_kernel(value: str) -> bool:
-    """Return whether transformers would fetch compiled code for an implementation of this name."""
+    """Return whether an implementation is a repository, from which transformers would fetch compiled code."""
     name = value.rpartition("|")[2]
     return _KERNEL.fullmatch(name) is not None

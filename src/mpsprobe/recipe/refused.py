@@ -35,7 +35,7 @@ _TRIAL = ("transfer.load", "data.prepare", "inference.runs", _ANSWER)
 
 @dataclass(frozen=True)
 class Refused:
-    """What the refusal checks examine: the refusals, and how the target can be tried again.
+    """The link of the refusal checks: the refusals, and how the target can be tried again.
 
     Attributes:
         prepared: The target with its prepared input.
@@ -62,15 +62,15 @@ class Refused:
         return self.prepared.device
 
     def after(self, prediction: Inferred) -> Refused:
-        """Return a copy with the refusals of a finished inference."""
+        """Return a copy with the refusals of an inference that was completed."""
         return replace(self, findings=tuple(prediction.refused))
 
     def ended_by(self, failure: LinkFailed) -> Refused:
         """Return a copy for an inference that an error ended.
 
         Raises:
-            LinkFailed: The error itself, where nothing more can be learnt: the device raises at the first refusal,
-                or no setting helps against the error and nothing was refused before it.
+            LinkFailed: The error itself, where nothing more can be learnt: the run does not continue past refusals,
+                the error is not the target's own, or no setting helps against it and nothing was refused before it.
         """
         link = replace(self, findings=tuple(failure.refused), ended=ending(failure))
         found = link.helped() if keeps_going(self.device) and link.ended is not None else []
@@ -79,7 +79,7 @@ class Refused:
         return link
 
     def helped(self) -> list[RefusalFixes]:
-        """Return every refusal since the model was loaded, with what helps against it."""
+        """Return every refusal since loading began, with what helps; empty on a device that is not emulated."""
         if not isinstance(self.device, Emulated):
             return []
         return self.help(
@@ -92,7 +92,7 @@ class Refused:
         )
 
     def help(self, refusals: list[Refusal]) -> list[RefusalFixes]:
-        """Return the settings and fixes that help against each refusal of this target on this device."""
+        """Return the settings and fixes that help against each refusal of this target on this (emulated) device."""
         assert isinstance(self.device, Emulated)
         dtypes = Counter(p.dtype for p in self.loaded.model.parameters() if p.is_floating_point())
         most = str(dtypes.most_common(1)[0][0]).removeprefix("torch.") if dtypes else ""
@@ -112,7 +112,9 @@ def own_autocast(target: TargetRef) -> Setting | None:
 
 
 def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
-    """Return a function that runs the target again on the virtual device with some settings changed.
+    """Return a function that runs the target again on the emulated device with some settings changed.
+
+    Each trial is a supervised child process that continues past refusals.
 
     Args:
         settings: The settings of the run in progress.
@@ -131,7 +133,7 @@ def retry(settings: Settings, progress: Callable[[str], None]) -> Try:
 
 
 def answer(run: Run) -> Trial:
-    """Return what a trial run still refused, or why it gave no answer."""
+    """Return the refusals that a trial run still had, or the reason why it gave no answer."""
     check = next((one for one in run.checks if one.id == _ANSWER), None)
     if check is not None and check.status is Status.PASS:
         return Trial([])

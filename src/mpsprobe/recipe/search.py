@@ -64,7 +64,7 @@ class RefusalFixes:
 
     Attributes:
         refusal: What the Mac refuses.
-        ways: The single settings that are each enough.
+        ways: The settings of which each is enough by itself.
         fix: The change of code that helps; `""` when none is known.
     """
 
@@ -113,7 +113,7 @@ class Trial:
 
     @property
     def places(self) -> set[tuple[str, str]]:
-        """Return kind and `file:line` of each refusal that remains."""
+        """Return the place of each refusal that remains: its kind and its `file:line`."""
         return {one.place for one in self.refused}
 
     @property
@@ -140,7 +140,7 @@ def helped(
     """Return what makes each refusal go away on `mac`.
 
     Args:
-        refusals: The refusals by the Mac.
+        refusals: The Mac's refusals.
         mac: The target Mac.
         dtype: The dtype of the weights.
         autocast: The active autocast as a profile writes it; `""` for none.
@@ -150,10 +150,10 @@ def helped(
 
 
 def smallest(found: Sequence[RefusalFixes]) -> Recipe:
-    """Return the fewest settings that make as many refusals go away as settings can.
+    """Return the fewest settings that make as many refusals go away as any settings can.
 
-    Among sets of equal size, the variable comes before another torch, which has to be installed, and both come
-    before another dtype, which changes the results.
+    Among sets of equal size, the fallback variable comes before another torch, which has to be installed; then come no
+    autocast, or another one, and another dtype, which change the results.
     """
     counted = [(sum(_helps(settings, one) for one in found), settings) for settings in _choices(found)]
     most = max(count for count, _ in counted)
@@ -164,7 +164,7 @@ def smallest(found: Sequence[RefusalFixes]) -> Recipe:
 
 
 def seek(found: Sequence[RefusalFixes], retry: Try | None, help_: Help) -> tuple[Recipe, Trial | None]:
-    """Find the smallest set of settings that works, and plan anew after each failed trial run.
+    """Find the smallest set of settings that works, and plan again after each failed trial run, three at most.
 
     A trial shows which settings do not help, and what the error that ended an earlier run had hidden.
 
@@ -174,7 +174,8 @@ def seek(found: Sequence[RefusalFixes], retry: Try | None, help_: Help) -> tuple
         help_: A function that returns what should help against refusals that only a trial shows.
 
     Returns:
-        The recipe that leaves the fewest refusals, and the outcome of its trial; None when it was not tried.
+        The recipe whose trial left the fewest refusals, with that trial. When no trial gave an answer, the first
+        recipe, with the failed trial, or with None if nothing was tried.
     """
     best: tuple[Recipe, Trial] | None = None
     made: set[tuple[Setting, ...]] = set()
@@ -196,7 +197,7 @@ def seek(found: Sequence[RefusalFixes], retry: Try | None, help_: Help) -> tuple
 
 
 def _taught(found: Sequence[RefusalFixes], recipe: Recipe, tried: Trial, help_: Help) -> list[RefusalFixes]:
-    """Return the refusals after a trial: without the ways that did not help, and with those that only it showed."""
+    """Return the refusals after a trial, without the ways that did not help, and with the refusals that it added."""
     known = {one.refusal.place for one in found}
     new = help_([one for one in tried.refused if one.place not in known])
     left = {one.refusal.place for one in recipe.helps} & tried.places
@@ -209,12 +210,15 @@ def _taught(found: Sequence[RefusalFixes], recipe: Recipe, tried: Trial, help_: 
 
 
 def _useless(one: RefusalFixes, settings: Sequence[Setting]) -> set[Setting]:
-    """Return the settings that were tried for a refusal without success; a torch release rules out all older ones."""
+    """Return the ways of a refusal that a trial with these settings disproved; a torch release disproves older ones."""
     return {way for way in one.ways if any(_covers(setting, way) for setting in settings)}
 
 
 def judged(recipe: Recipe, tried: Trial | None, device: str) -> Result:
     """Return the result of the check for a recipe.
+
+    It passes if the trial had no refusals, fails if some were left or no setting helps, and is unknown without a
+    trial.
 
     Args:
         recipe: The recipe that should help.
@@ -252,7 +256,7 @@ def judged(recipe: Recipe, tried: Trial | None, device: str) -> Result:
 
 
 def _result(status: Status, message: str, remedy: str, data: RecipeRecord) -> Result:
-    """Return the result for a recipe that was derived, but that no trial run confirmed."""
+    """Return a predicted result, for a recipe that no trial run confirmed."""
     return Result(status, message, remedy, evidence=Evidence.PREDICTED, device="mps", data=data)
 
 
@@ -265,7 +269,7 @@ def _words(settings: Sequence[Setting]) -> str:
 
 
 def _choices(found: Sequence[RefusalFixes]) -> Iterator[tuple[Setting, ...]]:
-    """Yield sets of settings with at most one value for each name, smaller sets first."""
+    """Yield sets of the known settings with at most one value for each name, smaller and preferred ones first."""
     known = sorted({way for one in found for way in one.ways}, key=_preference)
     for count in range(len(known) + 1):
         for chosen in itertools.combinations(known, count):
@@ -279,14 +283,14 @@ def _helps(settings: Sequence[Setting], one: RefusalFixes) -> bool:
 
 
 def _covers(setting: Setting, way: Setting) -> bool:
-    """Return whether a setting equals that way, or is a newer torch than it requires."""
+    """Return whether a setting equals `way`, or is the same or a newer torch."""
     if setting.name == way.name == "torch":
         return _release(way.value) <= _release(setting.value)
     return setting == way
 
 
 def _plainest(sets: Sequence[tuple[Setting, ...]]) -> list[tuple[Setting, ...]]:
-    """Keep only the oldest torch among sets that differ only in its release; the sets are sorted by release."""
+    """Keep only the first, and so the oldest, of the sorted sets that differ only in the torch release."""
     first: dict[tuple[object, ...], tuple[Setting, ...]] = {}
     for settings in sets:
         key = tuple(one.name if one.name == "torch" else one for one in settings)
@@ -323,7 +327,7 @@ def _helped(
 
 
 def _explained_ways(explained: explaining.Explained, phase: Phase, mac: Mac, dtype: str) -> Iterator[Setting]:
-    """Yield the settings that help against a refusal, as the explanation of its message says."""
+    """Yield the settings that help against a refusal according to the explanation of its message."""
     if explained.fallback == "yes" and not mac.fallback:
         yield Setting("fallback", "1")
     release = ".".join(explained.fixed_in.split(".")[:2])
@@ -340,10 +344,10 @@ def _explained_ways(explained: explaining.Explained, phase: Phase, mac: Mac, dty
 
 
 def _accepts(release: str, macos: str | None, dtype: str) -> bool:
-    """Return whether MPS accepts tensors of a dtype in this release and on this macOS."""
+    """Return whether MPS accepts float16 or bfloat16 in this release and on this macOS; True for any other dtype."""
     return dtype not in _INSTEAD_OF or dtype in dtypes.accepted(release, macos)
 
 
 def _opens(release: str, macos: str | None) -> bool:
-    """Return whether a torch release supports MPS on that macOS."""
+    """Return whether a torch release supports MPS on that macOS; True where the macOS is not known."""
     return macos is None or environment.macos_allows(release, macos).ok is not False

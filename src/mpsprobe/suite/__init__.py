@@ -51,7 +51,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a test of the suite on first use."""
+    """Import a test of the suite on first use.
+
+    Raises:
+        AttributeError: The suite has no such test.
+    """
     if name not in _TESTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_TESTS[name]}"), name)

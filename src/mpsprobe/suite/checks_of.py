@@ -14,7 +14,7 @@ Judge = Callable[[CheckSpec[Any], Any], None]
 
 
 def checks_of(checks: Checks[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that makes one test for each check, with the marker of the phase."""
+    """Return a decorator that parametrizes a test with each check, and adds the marker of the phase."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         each = pytest.mark.parametrize("check", checks, ids=[check.name for check in checks])

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def _lifetime(fixture_name: str, config: pytest.Config) -> Literal["session", "module"]:
-    """Return the scope of a fixture: the whole run, or the module that adopts the suite.
+    """Return the scope of a fixture: the session of a supervised run, else the module that adopts the suite.
 
     Next to other tests, the links must end with the suite's module, because `mps` is a device of the whole process
-    while the virtual device is active. A supervised run consists only of the suite, in several modules.
+    while the emulated device is active. A supervised run consists only of the suite, in several modules.
     """
     return "session" if config.getoption("--mpsprobe-journal") else "module"
 
@@ -187,7 +187,7 @@ def mps_bench(mps_session: RunInProgress, mps_site: Availability) -> Iterator[Be
 
 @pytest.fixture(scope=_lifetime)
 def mps_op_uses(mps_session: RunInProgress, mps_bench: Bench, mps_batch: Prepared) -> Recorded:
-    """Provide the target's op uses, with their verdicts on the target Mac."""
+    """Provide the target's op uses with their verdicts on the target Mac, and store them for later runs."""
     from mpsprobe.ops import checks
     from mpsprobe.phases import known_bad, recording
 
@@ -200,7 +200,7 @@ def mps_op_uses(mps_session: RunInProgress, mps_bench: Bench, mps_batch: Prepare
 
 @pytest.fixture
 def mps_emulated() -> Iterator[Any]:
-    """Activate the virtual MPS device for one test: `.to("mps")` works, and refuses what a Mac refuses.
+    """Activate the emulated MPS device for one test: `.to("mps")` works, and refuses what a Mac refuses.
 
     For another Mac than the default one use `mpsprobe.emulate(torch=..., macos=..., memory_gb=...)`.
     """

@@ -21,7 +21,7 @@ _op_specs: pytest.StashKey[list[CheckSpec[Any]]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the per-op checks."""
+    """Add the options for tests of single op uses, and for op checks that are known to fail or to crash."""
     group = parser.getgroup("mpsprobe")
     group.addoption(
         "--mpsprobe-ops",
@@ -33,12 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker `ops`."""
+    """Register the marker `each_op_use`."""
     config.addinivalue_line("markers", "each_op_use: mpsprobe: one test for each op use")
 
 
 def _single_ops(config: pytest.Config) -> str:
-    """Return which op uses get a test of their own: `"target"`, `"core"`, a run's document, or `""`.
+    """Return which op uses get a test of their own: `"target"`, `"core"`, the path of a run's document, or `""`.
 
     There are many of them, and a target's must be recorded first, so they are made only on request. A supervised
     run has one check for all of them, within a time budget.
@@ -50,7 +50,11 @@ def _single_ops(config: pytest.Config) -> str:
 
 
 def _specs_of_ops(config: pytest.Config) -> list[CheckSpec[Any]]:
-    """Return the check of each op use; empty when they are not requested or not known."""
+    """Return the check of each op use, made once; empty when they are not requested, or cannot be recorded.
+
+    Raises:
+        pytest.UsageError: The run's document, the target or the options cannot be used.
+    """
     if _op_specs not in config.stash:
         config.stash[_op_specs] = _make_specs_of_ops(config)
     return config.stash[_op_specs]
@@ -98,7 +102,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test for each op use that has a check."""
+    """Parametrize the test of single op uses with the check of each."""
     if metafunc.definition.get_closest_marker("each_op_use") is not None:
         specs = _specs_of_ops(metafunc.config)
         metafunc.parametrize("check", specs, ids=[spec.name for spec in specs])
@@ -106,14 +110,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the checks that tests of single op uses replace."""
+    """Deselect the combined checks that tests of single op uses replace."""
     # Only where the suite was collected, because another repository's tests may have a marker `ops` too.
     if config.stash.get(_op_specs, []):
         _leave_out(config, items, _superseded(config))
 
 
 def _superseded(config: pytest.Config) -> set[str]:
-    """Return the names of tests that tests of single op uses replace: for the target only the combined one."""
+    """Return the names of the tests that tests of single op uses replace: the combined replay, or all checks of ops.
+
+    All are replaced where the op uses are not the target's.
+    """
     if _single_ops(config) == "target":
         return {"test_ops[replay]"}
     from mpsprobe.ops.checks import CHECKS
@@ -129,7 +136,7 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], names: set[str])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Warn about ids in expectation files that match no check."""
+    """Warn of ids in expectation files that match no check of a single op use."""
     ours = config.stash.get(session_key, None)
     single = [spec.id for spec in config.stash.get(_op_specs, [])]
     for id_ in ours.expectations.unused(single) if ours is not None and single else []:

@@ -36,7 +36,7 @@ class OpList(msgspec.Struct, forbid_unknown_fields=True):
     """Op uses, one for each kind of call.
 
     Attributes:
-        source: Where they come from, for readers.
+        source: A description of where they come from, for readers.
         uses: The op uses; see `ops.distinct.representatives`.
     """
 
@@ -77,6 +77,7 @@ def of_target(settings: Settings, arguments: Sequence[str], tell: Callable[[str]
         tell: A function that is called with a line when a recording begins.
 
     Raises:
+        MpsprobeError: The target cannot be resolved; see `targets.resolve`.
         RecordingFailedError: The recording failed, for the reason that the message gives.
     """
     target = targets.resolve(settings)
@@ -111,7 +112,7 @@ def _why(run: Run) -> str:
 
 
 def _key(target: TargetRef, settings: Settings) -> str:
-    """Return a digest of everything the list depends on."""
+    """Return a digest of everything that the list depends on: versions, options, the profile and the target's files."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
     asked: list[object] = [settings]
     asked += [target.config.read_text(encoding="utf-8")] if target.config is not None else []
@@ -120,7 +121,10 @@ def _key(target: TargetRef, settings: Settings) -> str:
 
 
 def _files(target: TargetRef) -> list[tuple[str, int, int]]:
-    """Return names, sizes and modification times of the target's files."""
+    """Return names, sizes and modification times of the files in the target's folder; empty without a folder.
+
+    Modification times are in nanoseconds. The folder of a repository is that in the Hub's cache.
+    """
     folder = target.folder
     if target.repo is not None:
         with contextlib.suppress(MpsprobeError):

@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Keep a supervised run independent of its stdout, and keep it from importing libraries that it does not need."""
+    """Prepare a supervised run: make it independent of its stdout, and postpone imports that it may not need."""
     if session.config.getoption("--mpsprobe-journal"):
         from mpsprobe.models import late_imports
 
@@ -87,10 +87,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 class _Lasting(io.TextIOWrapper):
-    """A stream for pytest's output that survives a target that closes stdout.
+    """A stream for pytest's output that survives a target that closes stdout, and writes into no file of the target.
 
-    Such a target must not end the run, and must not find pytest's lines in a file of its own: a file that is opened
-    after `os.close(1)` gets the number 1.
+    Otherwise pytest's lines could go into such a file: one that is opened after `os.close(1)` gets the number 1.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -152,7 +151,7 @@ def settings_of(config: pytest.Config) -> options.Settings:
 
 
 def names_stage(config: pytest.Config, phase: Phase) -> bool:
-    """Return whether `-m` selects the marker of a stage, rather than only excluding it."""
+    """Return whether `-m` names the marker of a stage without `not` before it."""
     words = (config.option.markexpr or "").replace("(", " ").replace(")", " ").split()
     return phase.marker in words and ("not", phase.marker) not in itertools.pairwise(words)
 
@@ -178,7 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the checks that were chosen by id, training checks only on request, and all other tests."""
+    """Deselect checks that `--mpsprobe-checks` does not name, and training checks where no training is requested."""
     chosen = config.getoption("--mpsprobe-checks")
     specs = [(item, spec) for item in items if (spec := spec_of(item)) is not None]
     left_out = {item for item, spec in specs if chosen and spec.id not in chosen.split(",")}
@@ -204,10 +203,10 @@ def _spec(item: pytest.Item) -> CheckSpec[Any]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the run when tests of the suite were collected.
+    """Begin the run when tests of the suite were collected, unless pytest only lists them.
 
     Raises:
-        UsageError: The options, the target's name or an expectation file cannot be used.
+        pytest.UsageError: The options, the target's name or an expectation file cannot be used.
     """
     specs = [spec for item in session.items if (spec := spec_of(item)) is not None]
     config = session.config
@@ -256,7 +255,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn what happened into the check's result, and the result into pytest's outcome."""
+    """Store the result of a check whose test raised, and set pytest's outcome from the check's result."""
     report = yield
     spec = spec_of(item)
     if spec is None:
@@ -276,7 +275,11 @@ def _settled(item: pytest.Item) -> bool:
 def _what_happened(
     spec: CheckSpec[Any], call: pytest.CallInfo[None], session: RunInProgress | None
 ) -> Result:
-    """Return the result of a check whose test raised: blocked, timed out, failed by the target, or an error of ours."""
+    """Return the result of a check whose test raised.
+
+    It is the link's failure, blocked by an earlier phase or by a broken installation, timed out, failed by the
+    target's code, or an error of mpsprobe.
+    """
     from mpsprobe.phases import target_code
     from mpsprobe.phases.check import LinkFailed, Result
     from mpsprobe.trace import flight
@@ -327,7 +330,7 @@ def _show(report: pytest.TestReport, item: pytest.Item, result: Result) -> None:
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """Return pytest's category, letter and word for a status of mpsprobe."""
+    """Return pytest's category, letter and word for a status of mpsprobe; None for other tests, and for a pass."""
     status = getattr(report, "mpsprobe_status", None)
     return _SHOWN.get(Status(status)) if status is not None else None
 
@@ -377,7 +380,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the headline of the run, and where its reports are."""
+    """Print the headline of the run, and the paths of its reports."""
     ours = config.stash.get(session_key, None)
     if ours is not None and ours.run.checks:
         from mpsprobe.report import verdict

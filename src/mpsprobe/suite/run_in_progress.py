@@ -48,11 +48,11 @@ class RunInProgress:
 
     Attributes:
         settings: The options of the run.
-        target: The target that they name: the default one, a folder or a repository, with its profile.
+        target: The target that they name, with its profile.
         run: The document so far.
-        written: The paths of the reports that were written at the end, by format.
+        written: The paths of the reports that were written at the end.
         flight: The file for the op in flight, beside the journal; None without a journal.
-        expectations: The known failures on the target Mac; None until that Mac is known.
+        expectations: The known failures on the target Mac; empty until that Mac is known.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class RunInProgress:
         return sum(profile.limit(p) for p in (*waiting, phase))
 
     def expected(self, mac: Mac) -> Expectations:
-        """Return the expectations of the user's files for that Mac."""
+        """Return the expectations of the user's files for that Mac, and keep them as `expectations`."""
         self.expectations = self._files.on(mac)
         return self.expectations
 
@@ -127,7 +127,7 @@ class RunInProgress:
 
     @contextmanager
     def making(self, phase: Phase) -> Iterator[None]:
-        """Mark that a phase's link is made in this block; an exception of the target's own code fails the phase.
+        """Mark a phase's link as made if the block completes, and turn the target's exceptions into its failure.
 
         Raises:
             LinkFailed: The target raised outside of what its phase guards.
@@ -150,7 +150,11 @@ class RunInProgress:
         self._made.add(phase)
 
     def learnt(self, **facts: Any) -> None:
-        """Record facts that have become known (fields of `journal.RunFacts`)."""
+        """Record facts that have become known.
+
+        Args:
+            **facts: Fields of `journal.RunFacts`.
+        """
         self._emit(RunFacts(**facts))
 
     def progress(self, text: str) -> None:
@@ -167,7 +171,10 @@ class RunInProgress:
         self._emit(Transfer(progress.done, progress.total, progress.rate, progress.left_s, active))
 
     def _look_ahead(self) -> None:
-        """Add the forecast and the routes, if the op uses of a whole target are known as a Mac dispatches them."""
+        """Add the forecast and the routes to the run, where its op uses allow them.
+
+        There are none for a shrunk target, for a device without MPS, or without a target Mac of known chip and memory.
+        """
         mac, device = self.run.mac, self.run.device.used
         if self.settings.shrink or device not in ("mps", "emulated"):
             return
@@ -180,7 +187,7 @@ class RunInProgress:
             self.learnt(outlook=outlook)
 
     def finish(self) -> None:
-        """End the run: judge the routes, close the journal and write the reports."""
+        """End the run: add forecast and routes, close the journal and write the reports that were requested."""
         self._look_ahead()
         if names := own_file.disturbed():
             self.learnt(limits=[*self.run.limits, _DISTURBED.format(", ".join(names))])

@@ -23,7 +23,7 @@ def test_benchmark(
     benchmark: BenchmarkFixture,
     mps_judge: Judge,
 ) -> None:
-    """Measure the target's speed on the device of the run."""
+    """Time one subject on the device of the run (no rounds where that means nothing), and judge the timings."""
     call, one_s = SUBJECTS[check.name](mps_prediction)
     device = mps_prediction.loaded.device
     host = mps_site.host

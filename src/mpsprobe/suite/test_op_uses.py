@@ -12,7 +12,7 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(CHECKS)
 def test_ops(check: CheckSpec[Recorded], mps_op_uses: Recorded, mps_judge: Judge) -> None:
-    """Check the op uses of the target."""
+    """Make one of the combined checks of the target's op uses."""
     mps_judge(check, mps_op_uses)
 
 

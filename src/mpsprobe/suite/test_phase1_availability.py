@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(CHECKS)
 def test_availability(check: CheckSpec[Availability], mps_site: Availability, mps_judge: Judge) -> None:
-    """Check MPS on this machine, and the device that the run uses."""
+    """Make one check of phase 1: MPS on this machine, and the device that the run uses."""
     mps_judge(check, mps_site)

@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(pins.CHECKS)
 def test_pins(check: CheckSpec[Pins], mps_pins: Pins, mps_judge: Judge) -> None:
-    """Check the target's requirements against what is installed."""
+    """Make one check of phase 2: the target's requirements against what is installed."""
     mps_judge(check, mps_pins)

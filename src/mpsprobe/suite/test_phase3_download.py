@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(download.CHECKS)
 def test_download(check: CheckSpec[Obtained], mps_snapshot: Obtained, mps_judge: Judge) -> None:
-    """Check the target's files on this machine."""
+    """Make one check of phase 3: the target's files on this machine."""
     mps_judge(check, mps_snapshot)

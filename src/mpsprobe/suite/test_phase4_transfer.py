@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(transfer.CHECKS)
 def test_transfer(check: CheckSpec[Loaded], mps_model: Loaded, mps_judge: Judge) -> None:
-    """Check the model on the device."""
+    """Make one check of phase 4: the model on the device."""
     mps_judge(check, mps_model)

@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(data.CHECKS)
 def test_data(check: CheckSpec[Prepared], mps_batch: Prepared, mps_judge: Judge) -> None:
-    """Check a sample that was processed and moved to the device."""
+    """Make one check of phase 5: a sample, processed and moved to the device."""
     mps_judge(check, mps_batch)

@@ -12,11 +12,11 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(inference.CHECKS)
 def test_inference(check: CheckSpec[Inferred], mps_prediction: Inferred, mps_judge: Judge) -> None:
-    """Check a forward pass and the target's own inference."""
+    """Make one check of phase 6: a forward pass, the target's own inference and their results."""
     mps_judge(check, mps_prediction)
 
 
 @checks_of(refused.CHECKS)
 def test_refusals(check: CheckSpec[Refused], mps_refused: Refused, mps_judge: Judge) -> None:
-    """Check what the Mac refuses, and the settings that fix it."""
+    """Make one check of what the Mac refuses, or of the settings with which the target runs."""
     mps_judge(check, mps_refused)

@@ -10,5 +10,5 @@ from mpsprobe.suite.checks_of import Judge, checks_of
 
 @checks_of(training_checks.CHECKS)
 def test_training(check: CheckSpec[Training], mps_training: Training, mps_judge: Judge) -> None:
-    """Check optimisation steps of the target."""
+    """Make one check of the target's optimisation steps."""
     mps_judge(check, mps_training)
