@@ -87,8 +87,11 @@ def predict(
         offers: The GPUs for rent; None for the price file in use.
         step: A function that is called with the name of each long step when it begins.
 
+    Returns:
+        A run with `predicted` set. Its op uses are also stored for the pins of later runs.
+
     Raises:
-        MpsprobeError: The target cannot be built or given an input, or this machine cannot run the virtual
+        MpsprobeError: The target cannot be built or given an input, or this machine cannot run the emulated
             device.
     """
     release = ops.resolve_release(mac.torch)
@@ -157,7 +160,14 @@ def _predicted(
 
 
 def run_of(target: WeightlessTarget, seen: Observed, mac: Mac, host: Host) -> Run:
-    """Return what a target did as a run with verdicts on its op uses; `mac` names a release with data."""
+    """Return a run made of what a target did, with verdicts on its op uses.
+
+    Args:
+        target: The target.
+        seen: What it did.
+        mac: The target Mac, whose torch must be a release with data.
+        host: The facts of this machine.
+    """
     known = _judge(seen, mac)
     return _run(target, seen, _predicted(target, seen, mac, mac.torch, known), mac, host)
 
@@ -236,7 +246,10 @@ def _routes(
 
 
 def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: ForecastOptions) -> Forecast:
-    """Forecast memory and time. Call `_judge` first, which gives the op uses their verdicts."""
+    """Forecast memory and time, with the rates and the epoch of a training step.
+
+    `_judge` must come first, because it gives the op uses their verdicts.
+    """
     forecast = build(seen.trace, mac, wish, dtypes=seen.dtypes, fed=seen.fed)
     step = _step(target.adapter, seen)
     if step is not None:
@@ -267,12 +280,18 @@ def _forecast(target: WeightlessTarget, seen: Observed, mac: Mac, wish: Forecast
 
 
 def installed() -> dict[str, str]:
-    """Return the versions of the installed packages that ran the model's code, by name."""
+    """Return the versions of torch and transformers, the installed packages that ran the model's code, by name."""
     return {"torch": str(torch.__version__), "transformers": metadata.version("transformers")}
 
 
 def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
-    """Return sentences on what a prediction cannot show, and what it took from the installed packages."""
+    """Return sentences on what a prediction cannot show, and on what it takes from installed packages or assumes.
+
+    Args:
+        seen: What the target did.
+        mac: The target Mac.
+        release: The torch release that was predicted.
+    """
     versions = installed()
     texts = [
         "No result was computed: whether the numbers are right is not predicted. Shares of FLOPs are not shares of "
@@ -313,7 +332,7 @@ def unknowns(seen: Observed, mac: Mac, release: str) -> list[str]:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Switch off the cyclic garbage collector while the context lasts.
+    """Switch off the cyclic garbage collector while the context lasts; restore it afterwards.
 
     A prediction makes some 100,000 lasting objects, in addition to the million that importing torch and
     transformers made. Collecting them again and again would take a third of the whole time.
@@ -328,7 +347,7 @@ def no_collection() -> Iterator[None]:
 
 
 def observed(target: WeightlessTarget, mac: Mac) -> Observed:
-    """Return what a target does, with the verdicts of its op uses.
+    """Run a target once on memoryless tensors, and return what it did, with verdicts on its op uses.
 
     Raises:
         MpsprobeError: The target cannot be built or given an input.
@@ -364,7 +383,7 @@ def _judge(seen: Observed, mac: Mac) -> list[Hazard]:
 
 
 def _join(use: OpUse, flags: int, judged: JudgedUse, refused: dict[tuple[str, str], Finding]) -> None:
-    """Write the verdict of the tables, and what the run itself met, into an op use."""
+    """Write the verdict of the tables, corrected by what the emulated run met, into an op use."""
     verdict, reason = judged.use.verdict, judged.reason
     grade = "certain" if judged.certain else "likely"
     if flags & _RAISED and verdict not in (OpVerdict.RAISES, OpVerdict.FALLBACK):
@@ -408,7 +427,7 @@ def _of_weights(target: WeightlessTarget, release: str) -> list[Refusal]:
 
 
 def _quantised(seen: Observed) -> list[Refusal]:
-    """Return the refusal to load a quantised checkpoint, as a list of at most one."""
+    """Return a list with the refusal to load a quantised checkpoint; empty if it loads or is not quantised."""
     loading = seen.loading
     if loading is None or not loading.fails:
         return []

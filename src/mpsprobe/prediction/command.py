@@ -1,6 +1,6 @@
-"""Make a prediction from options, as `mpsprobe predict` and `mpsprobe.predict` do, of one torch release or of all.
+"""Make a prediction from options, for one torch release or for all, as `mpsprobe predict` and `mpsprobe.predict` do.
 
-Over releases, the model runs once for all with the same rules for what it does.
+For all releases, the model runs once for each group of releases whose rules give it the same answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _NATIVE = (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
 def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], None] = lambda _: None) -> Run:
     """Predict the target for every torch release with data; the release of `mac` is ignored.
 
-    `step` is called with the name of each long step when it begins.
+    Args:
+        target: The target to build and run.
+        mac: The target Mac.
+        step: A function that is called with the name of each long step when it begins.
 
     Returns:
         A run whose `predicted.releases` has a row for each release. It holds no op uses, which would take 200 MB
@@ -86,7 +89,7 @@ def predict_each(
     releases: Sequence[str],
     step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[str, Run]]:
-    """Predict the target for each release; the model runs once for all releases that answer a run's questions alike.
+    """Predict the target for each release; the model runs once for all releases that give it the same answers.
 
     A run of the model asks the rules of its release one question after another, and depends on the release only
     through the answers. While it runs, the other releases are asked too. A release that gives the same answers
@@ -122,7 +125,7 @@ def predict_each(
 
 
 def _closed(release: str, macos: str | None) -> ReleaseSummary | None:
-    """Return the row of a release without MPS on that macOS; None when it supports MPS there."""
+    """Return the row of a release without MPS on that macOS; None when it supports MPS there, or nothing is known."""
     answer = environment.macos_allows(release, macos) if macos is not None else None
     if answer is None or answer.ok is not False:
         return None
@@ -171,16 +174,17 @@ def predict(
     Args:
         settings: The target and the target Mac.
         every_release: Whether to predict for every torch release; the run then has `predicted.releases`.
-        tokens: The number of new tokens for which memory and time are forecast; None for those that were run.
+        tokens: The number of new tokens for which memory and time are forecast; None for that of the settings, or
+            else those that were run.
         calibration: A file of `mpsprobe calibrate`; None for the one in its usual place, if there is one.
         routes: Whether to judge the routes; with `every_release`, the release of the settings is then
             predicted for them.
-        say: A function that is called with the foreign code that will run, before it does.
+        say: A function that is called with a line for each file of foreign code, before it runs.
         step: A function that is called with the name of each long step when it begins.
 
     Raises:
-        MpsprobeError: The target cannot be built or given an input, or this machine cannot run the virtual
-            device.
+        MpsprobeError: The options cannot be used, the target cannot be built or given an input, or this machine
+            cannot run the emulated device.
     """
     require(memoryless=True)  # before the installed torch stands for that of the target Mac
     macos, mac = settings.macos, settings.mac

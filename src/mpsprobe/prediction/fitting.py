@@ -45,7 +45,7 @@ def every_mac(
         wish: The workload.
         mlx: Whether MLX is known to support the target; only then are its quantised weights judged.
         training: The optimisation step that was judged; None for an inference.
-        samples: The number of samples in an epoch of training; 0 or 1 where it is not given.
+        samples: The number of samples in an epoch of training; 0 or 1 when none is given, so that no epoch is timed.
     """
     found = stages(seen.trace)
     turns = carried_turns(found, wish)
@@ -94,14 +94,17 @@ def every_mac(
 
 
 def architecture(adapter: Adapter) -> str:
-    """Return the `model_type` of the target's config; empty when it has none."""
+    """Return the `model_type` of the target's config; empty when it has none, or its adapter is not built from one."""
     inner = untrained(adapter)
     config = inner.blueprint.config if isinstance(inner, RandomInitAdapter) else None
     return str(getattr(config, "model_type", "") or "")
 
 
 def smallest(macs: Sequence[MacFit]) -> str:
-    """Return the name of the cheapest kind of Mac that fits easily: least memory, lowest class, newest chip."""
+    """Return the name of the smallest Mac that fits easily: least memory, then lowest class, then newest chip.
+
+    It is empty when none fits easily.
+    """
     order = {chip.name: k for k, chip in enumerate(chips.all_chips())}
 
     def cost(mac: MacFit) -> tuple[int, int, int]:
@@ -113,7 +116,13 @@ def smallest(macs: Sequence[MacFit]) -> str:
 
 
 def _quantised(parameters: int, rest: int, mac: NamedMac) -> str:
-    """Return the largest number of bits at which the weights fit easily; empty for none."""
+    """Return the name of MLX's widest quantisation with which the weights fit easily, such as 8 bits; empty for none.
+
+    Args:
+        parameters: The number of parameters.
+        rest: The bytes that are needed beside the weights.
+        mac: The Mac.
+    """
     for name, bits in sorted(engines.engine("MLX").bits.items(), key=lambda item: -item[1]):
         needed = round(parameters * bits / 8) + rest
         if judge(needed, mac.working_set_bytes, mac.memory_bytes)[0] is Fit.COMFORTABLE:

@@ -1,6 +1,6 @@
-"""All that a prediction depends on, as digests by name: two predictions with equal digests have equal answers.
+"""Make digests, by name, of all that a prediction depends on: equal digests mean equal answers.
 
-Nothing imports torch, so that a cached prediction (`kept.py`) costs no import of it.
+Importing this module does not import torch, so that a cached prediction (`kept.py`) costs no import of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mpsprobe.models.hub.snapshot import PIPELINE_INDEX
 from mpsprobe.models.targets import TargetRef
 from mpsprobe.options import Settings
 
-#: Variables that say how a terminal looks, which shell this is and where it stands. All others count: a library may
-#: read any of them, and an answer that is made again costs seconds.
+#: Variables that describe a terminal, the shell or its working directory. All others count: a library may read any of
+#: them, and making an answer again only costs seconds.
 _IDLE = re.compile(
     r"_|SHLVL|OLDPWD|PWD|PS\d|PROMPT\w*|HIST\w+|TERM|TERM_\w+|TERMINFO\w*|COLORTERM|COLUMNS|LINES|NO_COLOR|CLICOLOR\w*|"
     r"LS_COLORS|LSCOLORS|LESS\w*|PAGER|EDITOR|VISUAL|WINDOWID|DISPLAY|WAYLAND_\w+|SSH_\w+|GPG_\w+|TMUX\w*|STY|"
@@ -37,7 +37,7 @@ _IDLE = re.compile(
 #: Files of a target up to this size are compared by content, larger ones (weights, which no prediction reads) by size
 #: and times.
 _READ_BYTES = 32 << 20
-#: Entries of a target's folder; with more, nothing is kept.
+#: The greatest number of entries in a target's folder for which predictions are kept.
 _ENTRIES = 2_000
 
 
@@ -53,19 +53,20 @@ def ingredients(
     """Return digests of everything that the answer of `command.predict` depends on, except the imported modules.
 
     Only answers about a folder with a config.json or a model_index.json, or a repository that has one, are kept.
-    Everything else runs code of its own or reads files of other places: a class, a target.py, a profile of the
+    Everything else runs code of its own or reads files in other places: a class, a target.py, a profile of the
     user's, an adapter, code of a repository.
 
     Args:
         settings: The settings, as for `command.predict`.
         every_release: Whether every release is predicted.
-        tokens: The requested numbers of tokens, as for `command.predict`.
+        tokens: The requested number of tokens, as for `command.predict`.
         calibration: The file of the calibration, as for `command.predict`.
-        routes: The settings of the routes, as for `command.predict`.
+        routes: Whether the routes are judged, as for `command.predict`.
         environment: The environment variables with which this process began; libraries set some of their own later.
 
     Returns:
-        None where the answer must be made anew. `"files"` is empty for a repository that was not fetched yet.
+        The digests; None where the answer must not be kept. `"files"` is empty for a repository that was not fetched
+        yet.
     """
     if settings.trust_remote_code or settings.config is not None:
         return None
@@ -102,12 +103,12 @@ def ingredients(
 
 
 def acting(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that may act on a prediction: all but those of terminals and shells."""
+    """Return the variables that may affect a prediction: all but those of terminals and shells."""
     return {name: value for name, value in variables.items() if not _IDLE.fullmatch(name)}
 
 
 def imported() -> list[str]:
-    """Return the files of all modules that this process has imported."""
+    """Return the paths of the files of all modules that this process has imported, sorted."""
     found = set()
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
@@ -117,14 +118,15 @@ def imported() -> list[str]:
 
 
 def stated(files: Iterable[str]) -> str:
-    """Return a digest of the sizes and modification times of files; a missing file counts as missing."""
+    """Return a digest of the paths, sizes and times of files; a missing file counts as missing."""
     return _digest(_stat(file) for file in files)
 
 
 def files_digest(folder: Path) -> str | None:
-    """Return a digest of a target's folder: names, and contents; `""` for a folder that is not there.
+    """Return a digest of the names and contents of a target's files; `""` for a folder that does not exist.
 
-    None for one that has no config, too many entries, a link to a folder, or an entry that cannot be read.
+    Of large files the size and times count instead of the content; hidden folders are left out. None for a folder that
+    has no config, too many entries, a link to a folder, or an entry that cannot be read.
     """
     if not folder.is_dir():
         return ""
@@ -148,7 +150,10 @@ def _fields(settings: Settings) -> dict[str, object]:
 
 
 def _snapshot(ref: TargetRef) -> Path | None:
-    """Return the folder in which a repository's small files are, or will be once fetched; None where unknown."""
+    """Return the folder in which a repository's small files are, or will be once fetched; None where unknown.
+
+    The Hub is asked for the commit unless the target is offline.
+    """
     assert ref.repo is not None
     cache = RepoCache(ref.repo)
     try:
@@ -160,7 +165,7 @@ def _snapshot(ref: TargetRef) -> Path | None:
 
 
 def _packages() -> list[str]:
-    """Return what can be imported from each place of the import path, and when each package was installed."""
+    """Return texts that change with what can be imported: names on the import path, and times of installations."""
     found = []
     for place in sys.path:
         found.append(place)
@@ -181,7 +186,7 @@ def _packages() -> list[str]:
 
 
 def _tree(folder: Path) -> list[str]:
-    """Return names, sizes and times of the files below a folder."""
+    """Return the path, size and times of each file below a folder, without caches of bytecode."""
     found = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
@@ -198,7 +203,7 @@ def _stat(path: str) -> str:
 
 
 def _content(path: Path) -> str:
-    """Return the digest of a file's content, or of its size and times if it is large."""
+    """Return the digest of a file's content, its size and times if it is large, `missing`, or `unreadable`."""
     try:
         if not path.exists():
             return "missing"

@@ -2,7 +2,7 @@
 
 An entry is one file in `predictions/` of `cache_dir()`, named after the digests of `ingredients.py`. It holds the run,
 and the files of the modules that were imported for it with a digest of their sizes and times: an edit of any of
-them, also in a package that is installed in place, makes the answer void. Nothing is executed that an entry holds.
+them, also in a package that is installed in place, makes the answer void. Nothing in an entry is executed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from mpsprobe.models.hub.cache import cache_dir, write_atomically
 from mpsprobe.prediction import ingredients as depends
 from mpsprobe.run import Run
 
-#: Bytes and entries that the folder may hold; the ones that were used least recently go first.
+#: The greatest size and number of entries in the folder; the least recently used ones are deleted first.
 MOST_BYTES, MOST_ENTRIES = 200 << 20, 200
-#: Bytes of one answer at most, unpacked.
+#: The greatest size of one answer in bytes, before compression.
 _ANSWER_BYTES = 100 << 20
 _SUFFIX = ".prediction"
 _CHECKSUM = 32
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """One kept prediction as its file holds it.
+    """One cached prediction, as its file stores it.
 
     Attributes:
         ingredients: The digests of everything that the prediction depends on.
         modules: The files of the imported modules.
-        modules_digest: The digest of their sizes and modification times.
+        modules_digest: The digest of their sizes and times.
         run: The prediction.
     """
 
@@ -49,11 +49,11 @@ class _Entry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class CacheContent:
-    """The number and the size of the kept predictions.
+    """The number and the size of the cached predictions.
 
     Attributes:
         folder: The folder of the cache.
-        entries: The number of kept predictions.
+        entries: The number of cached predictions.
         nbytes: The bytes that they take on the disk.
     """
 
@@ -63,12 +63,15 @@ class CacheContent:
 
 
 def folder() -> Path:
-    """Return the folder of kept predictions, which need not exist."""
+    """Return the folder of cached predictions, which need not exist."""
     return cache_dir() / "predictions"
 
 
 def find(ingredients: dict[str, str]) -> Run | None:
-    """Return the prediction that was kept for these ingredients, marked as kept; None where none is valid."""
+    """Return the cached prediction for these ingredients, with a note that it is one; None where none is valid.
+
+    An entry whose modules have changed since is deleted.
+    """
     if not ingredients["files"]:
         return None
     with contextlib.suppress(OSError, SurroundingsError):  # no home folder
@@ -85,7 +88,9 @@ def find(ingredients: dict[str, str]) -> Run | None:
 
 
 def keep(before: dict[str, str], after: dict[str, str] | None, run: Run) -> bool:
-    """Keep a prediction, unless it was cut off or an ingredient changed while it was made.
+    """Store a prediction in the cache, unless it was cut off or an ingredient changed while it was made.
+
+    The files of a repository that the prediction itself fetched may change.
 
     Args:
         before: The ingredients at the beginning of the prediction.
@@ -93,7 +98,7 @@ def keep(before: dict[str, str], after: dict[str, str] | None, run: Run) -> bool
         run: The prediction.
 
     Returns:
-        Whether it was kept.
+        Whether it was stored; not if it is too large, or the cache cannot be written.
     """
     if after is None or not after["files"] or is_cut_off(run):
         return False
@@ -116,7 +121,10 @@ def keep(before: dict[str, str], after: dict[str, str] | None, run: Run) -> bool
 
 
 def is_cut_off(run: Run) -> bool:
-    """Return whether a prediction ended before its model did."""
+    """Return whether the model of a prediction stopped early, in its only release or in one of several.
+
+    True too for a run that is no prediction.
+    """
     made = run.predicted
     if made is None or made.stopped or made.next_step:
         return True
@@ -125,13 +133,13 @@ def is_cut_off(run: Run) -> bool:
 
 
 def content() -> CacheContent:
-    """Return how many predictions are kept, and where."""
+    """Return the number, size and folder of the cached predictions."""
     files = _files()
     return CacheContent(folder(), len(files), sum(size for _, size, _ in files))
 
 
 def clear() -> CacheContent:
-    """Delete every kept prediction, and return what was there."""
+    """Delete every cached prediction, and return what there was."""
     was = content()
     for _, _, path in _files():
         path.unlink(missing_ok=True)
@@ -150,7 +158,7 @@ def _make_folder() -> None:
 
 
 def _read(path: Path) -> _Entry | None:
-    """Read an entry; None for one that is missing, damaged, of another version, or not this user's own."""
+    """Read an entry; return None for one that is missing, damaged, of another version, or that others could write."""
     try:
         data = path.read_bytes() if _is_ours(path) else b""
     except OSError:
@@ -167,7 +175,7 @@ def _read(path: Path) -> _Entry | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether nobody but this user could have written a file, because a stranger's answer must not be used."""
+    """Return whether a file and its folder are this user's and not writable by others, who could plant an answer."""
     for one in (path, path.parent):
         found = one.lstat()
         if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -188,7 +196,7 @@ def _marked(run: Run) -> Run:
 
 
 def _files() -> list[tuple[float, int, Path]]:
-    """Return time of last use, size and path of each entry, the oldest first."""
+    """Return time of last use, size in bytes and path of each entry, the least recently used first."""
     found = []
     with contextlib.suppress(OSError, SurroundingsError):
         for path in folder().glob(f"*{_SUFFIX}"):

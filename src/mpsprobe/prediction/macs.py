@@ -1,4 +1,4 @@
-"""List the Macs that fit a target: compare one recording of it with every Mac of the catalogue."""
+"""Compare one recording of a target with every Mac of the catalogue: the answer of `mpsprobe macs`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
         rows: Every Mac, in the catalogue's order.
         smallest: The Mac with the least memory that fits easily, and among those the lowest class; empty for
             none.
-        air: What fits a MacBook Air with 16 GB, in one sentence.
+        air: A sentence on whether a MacBook Air with 16 GB suffices, and in which form.
         training: The optimisation step that was judged; None for an inference.
         stopped: The reason why the target's code ended early, so that the rows lack what would have followed;
             else empty.
@@ -55,7 +55,12 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def catalogue(settings: Settings, torch: str, say: Callable[[str], None]) -> Catalogue:
-    """Return a target compared with every Mac of the catalogue.
+    """Run a target once on memoryless tensors, and compare it with every Mac of the catalogue.
+
+    Args:
+        settings: The target, the workload and the macOS.
+        torch: The torch release.
+        say: A function that is called with a line for each file of foreign code, before it runs.
 
     Raises:
         MpsprobeError: The target cannot be built or given an input.
@@ -104,7 +109,7 @@ def _air(parameters: int, rows: Sequence[MacFit], training: TrainingStep | None,
 
 
 def text(found: Catalogue) -> str:
-    """Return the table for readers: one line for each chip and memory size, with the most GPU cores."""
+    """Return the answer as text for readers: a sentence, a table with a line for each Mac, and notes."""
     rows = []
     full = found.training is not None and found.training.method == "full"
     epochs = next((row.epoch for row in found.rows if row.epoch is not None), None)

@@ -55,7 +55,7 @@ class WeightlessTarget:
         name: The target as the user named it, or the default target's name.
         adapter: The adapter that builds it, makes its input and runs it.
         dtype: The requested dtype.
-        notes: Sentences that state what was changed.
+        notes: Sentences about what was changed, such as layers that were left out.
         workload: The requested workload.
         plan: The fields of `run.Target` that state the owner's plan.
         ref: The target as it was requested; None where it was made in code.
@@ -75,10 +75,10 @@ def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
 
     Args:
         settings: The options; a prediction never loads weights.
-        say: A function that is called with the foreign code that will run, before it does.
+        say: A function that is called with a line for each file of foreign code, before it runs.
 
     Raises:
-        MpsprobeError: There is no such target; one line, with what would help.
+        MpsprobeError: The target cannot be found, or its class or config cannot be used.
     """
     ref = targets.resolve(_run_of(settings).replace(random_init=True))
     adapter, changes = config_only.make(ref, config_only.obtain(ref).path, Weights.NONE, say)
@@ -91,7 +91,7 @@ def resolve(settings: Settings, say: Callable[[str], None] = lambda _: None) -> 
 
 
 def _run_of(settings: Settings) -> Settings:
-    """Return the options of the run to record: long loops are cut, and the forecast extrapolates them."""
+    """Return the options of the run to record: long loops are shortened, and the forecast extrapolates them."""
     tokens, steps = settings.new_tokens, settings.steps
     return settings.replace(
         new_tokens=min(tokens, RUN_TURNS) if tokens is not None else None,
@@ -104,16 +104,16 @@ class Observed:
     """What a target did on the memoryless device.
 
     Attributes:
-        uses: The distinct op uses of the inference, each with its `OpFlag`.
+        uses: The distinct op uses of the inference, each with its flags (`OpFlag`).
         findings: What a Mac refuses or runs on the CPU, while building or running.
-        assumptions: The values that had to be assumed.
+        assumptions: The values that had to be assumed during the inference.
         host_events: The waits of the host for the device, and the copies between them.
         architecture: The class of the model.
         parameters: The number of parameters, with tied ones counted once.
         weight_bytes: The size of parameters and buffers in bytes.
         dtypes: The number of parameters by dtype.
-        inputs: A short description of the input, one line each.
-        doing: What was run.
+        inputs: A description of each tensor of the input.
+        doing: What was run, in a few words.
         notes: The decisions that were made for the user.
         stopped: The reason why the run ended early; `""` when it did not.
         next_step: The advice for a stop that the made-up input may have caused; empty without one.
@@ -122,11 +122,11 @@ class Observed:
         trace: The calls in order, with the memory in use; packed weights count with their real bits.
         loading: What loading the quantised checkpoint does; None for one that is not quantised.
         fed: The sizes of the input.
-        checkpoint_bytes: The size of the weights in bytes as a quantised checkpoint stores them.
+        checkpoint_bytes: The size of the weights in bytes as the checkpoint stores them, quantised or not.
         alike: The same observation for each other requested release that behaves in the same way, by release. They
             share op uses.
-        token_limit: The greatest number of tokens that the model takes; None when its config states no limit.
-        autocast: Whether the inference ran under autocast.
+        token_limit: The largest token limit that the model's config states; None when it states none.
+        autocast: Whether the profile requests autocast.
     """
 
     uses: list[tuple[OpUse, int]]
@@ -165,7 +165,11 @@ class _Gate(Quiet):
         self.findings: list[Finding] = []
 
     def open(self, behind: OrderedObserver) -> None:
-        """Start to forward ops and waits to the recorder behind this observer."""
+        """Start to forward ops and waits to the recorder.
+
+        Args:
+            behind: The observer of the recorder, whose methods replace this one's.
+        """
         self.op, self.again = behind.op, behind.again  # type: ignore[method-assign]
         self.sync, self.crossing = behind.sync, behind.crossing  # type: ignore[method-assign]
 
@@ -179,6 +183,9 @@ class _Gate(Quiet):
 
 def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> Observed:
     """Build the target and run its inference once, as on that Mac.
+
+    Where the run stops because of an assumed value, it is repeated with masks that select everything; a run that then
+    completes is the result.
 
     Args:
         target: The target to build and run.
@@ -324,10 +331,10 @@ def _observe(
 
 
 def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Module:
-    """Load the target's model.
+    """Load the target's model onto the memoryless device.
 
     Raises:
-        TargetError: The target's code raised: the model does not load on that Mac.
+        TargetError: The target's code, or a library, raised.
     """
     with _of_target("The model does not load on that Mac", anyone=True):
         return adapter.load(device, dtype)
@@ -335,14 +342,14 @@ def _loaded(adapter: Adapter, device: torch.device, dtype: str) -> torch.nn.Modu
 
 @contextlib.contextmanager
 def _of_target(what: str, *, anyone: bool = False) -> Iterator[None]:
-    """Turn what the target's code raises into an error of the target, with its line.
+    """Turn an exception of the target's code into a `TargetError` with its line; others pass unchanged.
 
     Args:
         what: The beginning of the error message.
         anyone: Whether errors without a frame of the target's code, raised in libraries only, count too.
 
     Raises:
-        TargetError: The target's code raised anything but the interrupt of a user, which passes through.
+        TargetError: The target's code raised anything but an interrupt by the user or an error of mpsprobe.
     """
     pid = os.getpid()
     interrupt = UserInterrupt()
@@ -371,7 +378,7 @@ class _Loading:
     Attributes:
         answer: The answer for all parts; None where none is quantised.
         checkpoint_bytes: The size of the weights in bytes as the checkpoint stores them.
-        packed_bytes: The size in bytes of those weights that stay packed.
+        packed_bytes: The size of all weights in bytes once they are loaded, where packed ones stay packed.
     """
 
     answer: LoadingAnswer | None
@@ -395,7 +402,13 @@ class _Loading:
 
 
 def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[str, tuple[int, int]]:
-    """Return the number of elements and bytes of the weights that a method quantises, by module name, for one part."""
+    """Return the elements and bytes of the weights that a method quantises, by module name.
+
+    Args:
+        model: The model.
+        part: The name of the part of a pipeline to look at; empty for the whole model.
+        loading: The answer for that part, which names the method.
+    """
     method = loading.quantised.method
     experts_only = method is not None and method.experts_only
     packed: tuple[type[torch.nn.Module], ...] = (torch.nn.Linear,)

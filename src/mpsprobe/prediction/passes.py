@@ -1,4 +1,4 @@
-"""Record the module calls of a predicted run, with the memory in use around them."""
+"""Record the module calls of a predicted run, with the memory in use before, during and after them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CACHES = ("past_key_values", "past_key_value", "cache_params")
 
 
 class OrderedObserver(RecorderObserver):
-    """Pass events to the recorder, and note at which places among the calls the host waits."""
+    """Pass events to the recorder, and mark in its order of calls where the host waits."""
 
     def sync(self, kind: str) -> None:
-        """Record a wait of the host at this place among the calls."""
+        """Record a wait of the host at this place among the calls; a fallback gets no mark, because its op shows it."""
         assert self.recorder.order is not None
         if kind != "fallback":  # the op itself shows a fallback
             self.recorder.order.append(WAIT)
@@ -36,11 +36,16 @@ class OrderedObserver(RecorderObserver):
 
 
 class Passes:
-    """Record module calls in the order in which they begin.
+    """Record module calls in the order in which they begin, and the memory around the outermost ones.
 
     Args:
         recorder: A recorder made with `ordered`.
-        memory: The memory of the virtual device, whose peaks are exact from here on.
+        memory: The memory of the emulated device, whose peaks are exact from here on.
+
+    Attributes:
+        peak: The greatest number of bytes in use so far.
+        weights: The bytes in use when the recording begins, which the model takes.
+        inputs: The bytes of the input; 0 before `fed`.
     """
 
     def __init__(self, recorder: Recorder, memory: UnifiedMemory) -> None:
@@ -52,18 +57,18 @@ class Passes:
         self.inputs = 0
 
     def fed(self) -> None:
-        """Note the memory in use now that the input is on the device."""
+        """Record the bytes that the input takes, which must be on the device by now."""
         in_use, _ = self._memory.mark()
         self.inputs = in_use - self.weights
 
     def each(self) -> None:
-        """Record at this place among the ops that a module was called."""
+        """Mark a module call in the recorder's order of calls."""
         assert self._recorder.order is not None
         self._recorder.order.append(MODULE)
 
     @contextlib.contextmanager
     def stepping(self) -> Iterator[None]:
-        """Mark the steps of any optimiser of torch.optim in the order of calls."""
+        """Mark the beginning and end of each step of any optimiser in the order of calls, while the block runs."""
         order = self._recorder.order
         assert order is not None
 
@@ -80,7 +85,13 @@ class Passes:
 
     @contextlib.contextmanager
     def around(self, node: CallNode, depth: int, kwargs: Mapping[str, Any]) -> Iterator[None]:
-        """Record a module call with the memory before, during and after it."""
+        """Record a module call; at depth 1 also the memory before, during and after it, and the size of its cache.
+
+        Args:
+            node: The call.
+            depth: The number of module calls around it, itself included.
+            kwargs: Its named arguments, among which a cache is searched for.
+        """
         order = self._recorder.order
         assert order is not None
         begun = Pass(self._path(node), self._kind(node), depth, len(order), len(order))
@@ -99,7 +110,11 @@ class Passes:
             self._noted[index] = done
 
     def trace(self, evidence: Evidence) -> tuple[list[tuple[OpUse, int]], Trace]:
-        """Return the recorder's op uses with their flags, and the calls in order."""
+        """Return the recorder's op uses with their flags, and a trace of all calls in order.
+
+        Args:
+            evidence: The evidence of the op uses.
+        """
         end, peak_after = self._mark()
         flagged = self._recorder.flagged_uses(evidence)
         trace = Trace(
@@ -134,7 +149,7 @@ def _cached(kwargs: Mapping[str, Any]) -> int:
 
 
 def _nbytes(value: Any) -> int:
-    """Return the size in bytes of the storages that a cache holds."""
+    """Return the size in bytes of the distinct storages of the tensors in a cache; 0 for anything else."""
     storages: dict[int, int] = {}
     waiting, seen = [value], set[int]()
     while waiting:
@@ -154,6 +169,6 @@ def _nbytes(value: Any) -> int:
 
 
 def _is_cache(value: Any) -> bool:
-    """Return whether an object is a cache of transformers, or a layer of one."""
+    """Return whether an object is of a class of transformers but no module, as caches and their layers are."""
     mine = type(value).__module__.startswith("transformers") and hasattr(value, "__dict__")
     return mine and not isinstance(value, (torch.nn.Module, type))
