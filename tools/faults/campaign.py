@@ -1,4 +1,4 @@
-"""Run the cases, a few at a time, and draw the table."""
+"""Run the cases of the fault campaign, a few at a time, and print a table of the outcomes."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Judged:
     Attributes:
         group: The module of the group.
         case: The case.
-        wrong: What was wrong; `""` when it ended right.
-        outcome: How it ended.
+        wrong: What is wrong with the outcome; `""` when it is as expected.
+        outcome: The outcome.
     """
 
     group: str
@@ -67,8 +67,8 @@ def hear_signals() -> None:
     """Reset the dispositions of signals to those of a terminal, however the campaign was started.
 
     A shell's background job and `nohup` ignore SIGINT, SIGQUIT or SIGHUP, which every child would inherit, so that
-    the cases of signals would test nothing. A handler does not outlive `exec`, so this process still ignores the
-    signals.
+    the cases of signals would test nothing. A handler does not outlive `exec`, so children get the default, while this
+    process still ignores the signals.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -77,7 +77,13 @@ def hear_signals() -> None:
 
 
 def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
-    """Run one case in `folder` until it ends or its time limit passes."""
+    """Run one case in `folder` until it ends, or kill it when its time limit passes, and return the outcome.
+
+    Args:
+        case: The case.
+        surroundings: The environment variables that its group provides.
+        folder: An empty folder, in which the call runs.
+    """
     case.prepare(folder)
     name = f"{case.name}-{os.getpid()}-{time.monotonic_ns()}"
     env = {key: value for key, value in os.environ.items() if key not in _DROPPED}
@@ -123,7 +129,7 @@ def play(case: Case, surroundings: Mapping[str, str], folder: Path) -> Outcome:
 
 
 def _survivors(name: str) -> tuple[str, ...]:
-    """Kill and return the processes that still have the mark of a case shortly after its end."""
+    """Return the command lines of the processes that still have a case's mark 5 s after its end, and kill them."""
     found: list[str] = []
     deadline = time.monotonic() + 5.0
     while True:
@@ -143,7 +149,7 @@ def _survivors(name: str) -> tuple[str, ...]:
 
 
 def cases_of(group: str, *, short: bool) -> list[Case]:
-    """Return the cases of a group, or with `short` only those that CI runs."""
+    """Return the cases of a group, or only those that CI runs if `short` is set; names must be unique."""
     module = importlib.import_module(f"faults.{group}")
     found = [case for case in module.cases() if case.short or not short]
     names = [case.name for case in found]
@@ -152,7 +158,10 @@ def cases_of(group: str, *, short: bool) -> list[Case]:
 
 
 def run_group(group: str, cases: Sequence[Case], jobs: int) -> Iterator[Judged]:
-    """Run the cases of a group, `jobs` at a time."""
+    """Run the cases of a group, `jobs` at a time, and yield them judged, in their order.
+
+    The folder of a case that ended as expected is deleted.
+    """
     module = importlib.import_module(f"faults.{group}")
     surroundings: Callable[[], contextlib.AbstractContextManager[dict[str, str]]]
     surroundings = getattr(module, "surroundings", lambda: contextlib.nullcontext({}))
@@ -182,14 +191,14 @@ def _remove(folder: Path) -> None:
 
 
 def _note(path: Path, one: Judged) -> None:
-    """Append a case with its outcome to a file as one JSON line, so that an interrupted campaign keeps its results."""
+    """Append a judged case to a file as one JSON line, so that an interrupted campaign keeps its results."""
     row = {"group": one.group, "case": one.case.name, "code": one.outcome.code, "wrong": one.wrong}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def _noted(paths: Sequence[Path]) -> list[Judged]:
-    """Return the outcomes in files that earlier campaigns wrote; of a repeated case only the last one."""
+    """Return the judged cases in files that `_note` wrote; a later line of the same case replaces an earlier one."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -207,7 +216,7 @@ def _noted(paths: Sequence[Path]) -> list[Judged]:
 
 
 def table(judged: Sequence[Judged]) -> str:
-    """Return a campaign's outcomes as a Markdown table."""
+    """Return a campaign's outcomes as a Markdown table, with a row for each group and one for all."""
     lines = ["| group | tried | right | wrong | the promise |", "|---|--:|--:|--:|---|"]
     for group, title in GROUPS.items():
         ours = [one for one in judged if one.group == group]
@@ -222,7 +231,7 @@ def table(judged: Sequence[Judged]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the cases of the groups in `arguments`; return 1 when one ended wrong."""
+    """Run the fault campaign with these command-line arguments; return 1 when a case ended wrong, else 0."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this one; repeatable")
     parser.add_argument("--case", help="only cases whose name has this in it (a regular expression)")

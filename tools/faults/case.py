@@ -62,7 +62,7 @@ class Outcome:
 
 
 def _nothing(_folder: Path) -> None:
-    """Leave the case's folder as it is."""
+    """Do nothing: the case needs no files of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,17 @@ class Case:
     Attributes:
         name: A name that is unique in its group.
         argv: The arguments of `mpsprobe`.
-        exits: The expected exit codes.
+        exits: The accepted exit codes.
         says: A regular expression that the output must match; `""` for none.
-        silent: A regular expression that the output must not match.
+        silent: A regular expression that the output must not match; `""` for none.
         prepare: A function that makes the files of the case in its folder, the working directory of the call.
         env: Environment variables in addition to the campaign's; None removes one.
         during: A function that is called with the process and the folder as soon as it runs, to send signals or
-            close pipes.
-        check: A function that checks anything else, and returns what is wrong, or `""`.
+            close pipes; None for none.
+        check: A function that checks anything else, and returns what is wrong, or `""`; None for none.
         limit_s: The seconds after which the call is killed, and counts as wrong.
         runs_code: Whether planted code may run (the user consented), so that the marker may exist.
-        lists_checks: False where a run is not expected to write a document in `out/`.
+        lists_checks: Whether a run is expected to write a document in `out/`.
         short: Whether CI runs it.
     """
 

@@ -1,4 +1,4 @@
-"""Words on the command line that mean nothing, or something else than intended."""
+"""Words on the command line that mean nothing, or something other than intended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two commands at once, and readers during a write."""
+"""Two commands at once, and readers while a report is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def _start(folder: Path, *argv: str) -> subprocess.Popen[bytes]:
 
 
 def _second(output: str) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return a function that starts a second run once the first has its folder, and writes `second.json`."""
+    """Return a function that starts a second run once the first has locked its folder, and writes `second.json`.
+
+    The file holds the second run's exit code and output.
+
+    Args:
+        output: The `--output` of the second run.
+    """
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         until = time.monotonic() + 60
@@ -87,7 +93,7 @@ def _readable(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def cases() -> Iterator[Case]:
-    """Yield two commands at once, and readers during a write."""
+    """Yield cases with two runs at once, an earlier report in the folder, or a stale lock."""
     slow = target(load="return torch.nn.Linear(4, 2)", top="import time; time.sleep(15)")
     yield Case(
         "same-folder", _ARGV, {PASSED}, prepare=slow, during=_second("out"), check=_refused, short=True

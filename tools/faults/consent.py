@@ -26,7 +26,12 @@ _ANY = {PASSED, FAILED, BLOCKED, CRASHED, USAGE}
 
 
 def _package(name: str, **changes: object) -> Callable[[Path], None]:
-    """Plant a Python package that others import when it exists."""
+    """Return a function that makes a model and plants a Python package that libraries import when it exists.
+
+    Args:
+        name: The name of the package.
+        **changes: Fields of the model's config.
+    """
 
     def prepare(folder: Path) -> None:
         model(folder / "m", **changes)
@@ -178,7 +183,7 @@ _WAV2VEC2 = {
 
 
 def _doors_of_inputs() -> Iterator[Case]:
-    """Yield runs to the end with planted tokenizers, processors and templates, which only preparing inputs asks for."""
+    """Yield runs through phase 6 with planted tokenizers, processors and templates, which `prepare` would load."""
     own = {
         "AutoTokenizer": ["evil.T", "evil.T"], "AutoProcessor": "evil.T", "AutoImageProcessor": "evil.T",
         "AutoFeatureExtractor": "evil.T", "AutoVideoProcessor": "evil.T",

@@ -33,7 +33,7 @@ _HOSTILE = {
 
 
 def _places(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield documents with a text in each place where a report prints one."""
+    """Yield the name of each place where a report prints a text, with a document that holds the text there."""
     yield "name", document(target={"name": text, "profile": text, "path": text, "architecture": text})
     yield (
         "message",
@@ -46,7 +46,7 @@ def _places(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _harmless(outcome: Outcome) -> str:
-    """Return what is wrong with a page that holds the text of a script as a script; `""` for none."""
+    """Return what is wrong if the page holds a document's text as a script; `""` if it does not."""
     path = outcome.folder / "out" / "report.html"
     if path.is_file() and "<script>alert(1)</script>" in path.read_text(encoding="utf-8"):
         return "report.html holds a script of the document"
@@ -54,7 +54,7 @@ def _harmless(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield broken, foreign and hostile run documents."""
+    """Yield cases with broken, foreign and hostile run documents and journals."""
     for name, text in _HOSTILE.items():
         for place, data in _places(text):
             yield Case(
@@ -167,7 +167,7 @@ def _journals() -> Iterator[Case]:
 
 
 def _drawn() -> Iterator[Case]:
-    """Yield documents that hypothesis draws from the schema and breaks."""
+    """Yield cases with run documents in which hypothesis replaces one field by a drawn value."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
 

@@ -14,7 +14,13 @@ _ARGV = ("run", "target.py", "--device", "cpu", "--phase", "3")
 
 
 def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], None]:
-    """Return a function that puts a package in front of the installed one with the same name."""
+    """Return a function that makes a package that takes precedence over the installed one with the same name.
+
+    Args:
+        name: The name of the package.
+        text: The text of its module.
+        inner: The module that has the text.
+    """
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
@@ -28,7 +34,7 @@ def _package(name: str, text: str, inner: str = "__init__") -> Callable[[Path], 
 
 
 def _metadata(name: str, version: str) -> Callable[[Path], None]:
-    """Return a function that makes a distribution seem to have another version."""
+    """Return a function that plants metadata by which a distribution seems to have another version."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
@@ -56,7 +62,7 @@ def _elsewhere(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield incompatible packages, proxies and folders that cannot be used."""
+    """Yield cases with incompatible packages, malformed proxies and folders that cannot be used."""
     site: dict[str, str | None] = {
         "PYTHONPATH": "{folder}/site-packages:" + str(Path(__file__).parents[2] / "src")
     }

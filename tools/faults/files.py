@@ -67,7 +67,7 @@ def _index(data: object) -> Callable[[Path], None]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield model folders with broken, missing or odd files."""
+    """Yield cases with model folders that hold broken, missing or special files."""
     for name in ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json"):
         for kind in ("pipe", "socket", "/dev/zero", "/dev/stdin"):
             label = f"{kind.strip('/').replace('/', '-')}-{name}"
@@ -159,7 +159,7 @@ def cases() -> Iterator[Case]:
 
 
 def _drawn() -> Iterator[Case]:
-    """Yield configs and indices that hypothesis draws."""
+    """Yield cases with configs and weight indices that hypothesis draws."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
 

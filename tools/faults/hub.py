@@ -46,7 +46,11 @@ def _expected(situation: Situation) -> str:
 
 
 def table(results: dict[str, dict[str, str]]) -> str:
-    """Return the table in Markdown: a row for each situation, a column for each release of the client."""
+    """Return the results as a Markdown table: a row for each situation, a column for each release of the client.
+
+    Args:
+        results: What is wrong, by release and name of the situation; `""` for a right end.
+    """
     releases = list(results)
     lines = [
         f"| fault | right end | {' | '.join(f'hub {release}' for release in releases)} |",
@@ -66,7 +70,7 @@ def table(results: dict[str, dict[str, str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play every situation in every interpreter; return 1 when one ended wrong."""
+    """Play the situations in the interpreters that the arguments name; return 1 when one ended wrong, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", nargs="+", help="interpreters, each with a release of huggingface_hub")
     parser.add_argument("--jobs", type=int, default=2)
@@ -112,7 +116,7 @@ def _repositories(situations: Iterable[Situation]) -> dict[str, Repository]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield the situations of a plain download, through `mpsprobe run`, and the exit code of `predict`."""
+    """Yield the situations of a plain download, played through `mpsprobe run`, and a few through `mpsprobe predict`."""
     for situation in SITUATIONS:
         if situation.act is None and situation.cli:
             whole = situation.ends == "whole"
@@ -136,7 +140,11 @@ def _files_passed(outcome: Outcome) -> str:
 
 @contextlib.contextmanager
 def surroundings() -> Iterator[dict[str, str]]:
-    """Serve every situation's repository while the group runs."""
+    """Serve every situation's repository while the group runs.
+
+    Yields:
+        The environment variables that send the client to that server.
+    """
     with serve(_repositories(SITUATIONS)) as hub:
         yield {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
 

@@ -1,6 +1,6 @@
 """Faults of the hub, the disk and other processes that take more than one download to play.
 
-Each function returns what was wrong, or `""`.
+Each public function plays one of them, and returns what is wrong with the outcome, or `""`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OTHER = "b" * 40
 
 
 def _begun(play: Play) -> tuple[subprocess.Popen[str], int]:
-    """Start a download, and return it with the number of bytes that have arrived when it is half done."""
+    """Start a download, and return it with the number of bytes that have arrived once there is 1 MB."""
     first = play.start()
     until = time.monotonic() + 60
     while (not play.partial.exists() or play.partial.stat().st_size < 1_000_000) and time.monotonic() < until:
@@ -34,7 +34,12 @@ def _begun(play: Play) -> tuple[subprocess.Popen[str], int]:
 
 
 def _resumed(play: Play, process: subprocess.Popen[str] | None = None) -> str:
-    """Return what is wrong with a download that resumes a partial one; `""` for nothing."""
+    """Return what is wrong with a download that resumes a partial one; `""` for nothing.
+
+    Args:
+        play: The state of the situation.
+        process: The download, if it was started already; None to start one.
+    """
     there = play.partial.stat().st_size if play.partial.exists() else 0
     if not there:
         return "nothing was kept"
@@ -45,7 +50,7 @@ def _resumed(play: Play, process: subprocess.Popen[str] | None = None) -> str:
 
 
 def killed_and_resumed(play: Play) -> str:
-    """Kill a download, and start it again."""
+    """Kill a download halfway, and start it again; the second one must resume."""
     first, _ = _begun(play)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
@@ -53,14 +58,14 @@ def killed_and_resumed(play: Play) -> str:
 
 
 def interrupted_and_resumed(play: Play) -> str:
-    """Interrupt a download as Ctrl-C does, and start it again."""
+    """Interrupt a download halfway as Ctrl-C does, and start it again; the second one must resume."""
     first, _ = _begun(play)
     os.killpg(first.pid, signal.SIGINT)
     return play.finish(first, "interrupted", exits=5, limit_s=20) or _resumed(play)
 
 
 def first_of_two_killed(play: Play) -> str:
-    """Kill the process that downloads while another one waits for it."""
+    """Kill the process that downloads while another one waits for its lock; the other one must resume."""
     first, _ = _begun(play)
     second = play.start()
     time.sleep(1.5)
@@ -70,7 +75,7 @@ def first_of_two_killed(play: Play) -> str:
 
 
 def two_at_once(play: Play) -> str:
-    """Start two downloads at once; the bytes must be transferred only once."""
+    """Start two downloads at once; the weights must be transferred only once."""
     both = [play.start(), play.start()]
     wrong = [play.finish(one, "whole") for one in both]
     asked = [
@@ -91,7 +96,7 @@ with FileLock(sys.argv[1]):
 
 
 def locked(play: Play) -> str:
-    """Hold the lock of the weights, then release it."""
+    """Hold the lock of the weights in another process, which the error must name, then release it."""
     lock = play.folder / "hf" / "hub" / ".locks" / play.blob.parents[1].name / f"{play.blob.name}.lock"
     lock.parent.mkdir(parents=True)
     with subprocess.Popen(
@@ -105,7 +110,10 @@ def locked(play: Play) -> str:
 
 
 def disk_full(play: Play) -> str:
-    """Fill a small tmpfs, with a lower limit of free space, or the preflight would refuse the download."""
+    """Download to a tmpfs of 2 MB: first the preflight must refuse it, then the disk fills on the way.
+
+    The second time the preflight is made to see free space.
+    """
     small = play.folder / "hf"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=False).returncode:
@@ -123,7 +131,7 @@ def disk_full(play: Play) -> str:
 
 
 def not_writable(play: Play) -> str:
-    """Download into a cache that cannot be written."""
+    """Download into a cache that cannot be written: a read-only file system, or no permission if not root."""
     cache = play.folder / "hf" / "hub"
     cache.mkdir(parents=True)
     if os.geteuid() != 0:
@@ -138,21 +146,21 @@ def not_writable(play: Play) -> str:
 
 
 def cache_is_a_file(play: Play) -> str:
-    """Put a file where the cache should be."""
+    """Download with a file in the place of the cache's folder."""
     (play.folder / "hf").mkdir()
     (play.folder / "hf" / "hub").write_text("in the way")
     return play.finish(play.start(), r"hf/hub.*(Not a directory|File exists).*HF_HOME")
 
 
 def offline_partial(play: Play) -> str:
-    """Use a partial cache without the hub."""
+    """Use a cache that lacks the weights without the hub; the message must name them."""
     wrong = play.finish(play.start(), "whole")
     play.blob.unlink()
     return wrong or play.finish(play.start(offline=True), rf"1 files of commit {COMMIT[:12]}.*{WEIGHTS}")
 
 
 def bit_rot(play: Play) -> str:
-    """Flip a bit on the disk after the download; the modification time shows it."""
+    """Flip a bit of the weights after the download, with a new modification time; only they must be fetched again."""
     wrong = play.finish(play.start(), "whole")
     data = bytearray(play.blob.read_bytes())
     data[1_000_000] ^= 1
@@ -168,14 +176,14 @@ def bit_rot(play: Play) -> str:
 
 
 def wrong_beginning(play: Play) -> str:
-    """Leave a partial file that begins with other bytes than the complete one."""
+    """Leave a partial file that begins with other bytes than the complete one; the result must be complete."""
     play.blob.parent.mkdir(parents=True)
     play.blob.with_name(f"{play.blob.name}.incomplete").write_bytes(b"x" * 2_000_000)
     return play.finish(play.start(), "whole")
 
 
 def moved(play: Play) -> str:
-    """Move the branch during the download."""
+    """Download while the branch moves; the result must hold the files of one commit."""
     wrong = play.finish(play.start(), "whole")
     return wrong or (
         "" if play.hub.repositories[play.repo].refs["main"] == OTHER else "the branch did not move"
@@ -183,7 +191,13 @@ def moved(play: Play) -> str:
 
 
 def _damaged(play: Play, spoil: Callable[[], object], *, again: set[str] | None = None) -> str:
-    """Download, damage the cache with `spoil` and download again; return what is wrong with the outcome."""
+    """Download, damage the cache with `spoil` and download again; return what is wrong with the outcome.
+
+    Args:
+        play: The state of the situation.
+        spoil: A function that damages the cache.
+        again: The names of the files that must be fetched again; None for any.
+    """
     wrong = play.finish(play.start(), "whole")
     if wrong:
         return wrong
@@ -199,22 +213,22 @@ def _damaged(play: Play, spoil: Callable[[], object], *, again: set[str] | None 
 
 
 def blob_empty(play: Play) -> str:
-    """Empty the file of the weights."""
+    """Empty the blob of the weights; only they must be fetched again."""
     return _damaged(play, lambda: play.blob.write_bytes(b""), again={WEIGHTS})
 
 
 def blob_short(play: Play) -> str:
-    """Truncate the file of the weights."""
+    """Truncate the blob of the weights; only they must be fetched again."""
     return _damaged(play, lambda: os.truncate(play.blob, 1_000_000), again={WEIGHTS})
 
 
 def blob_gone(play: Play) -> str:
-    """Remove the file of the weights, so that its link is broken."""
+    """Remove the blob of the weights, so that its link is broken; only they must be fetched again."""
     return _damaged(play, play.blob.unlink, again={WEIGHTS})
 
 
 def link_elsewhere(play: Play) -> str:
-    """Point the name of the weights to another file."""
+    """Point the link of the weights to another file; it must be corrected without fetching."""
 
     def spoil() -> None:
         link = play.cache / "snapshots" / COMMIT / WEIGHTS
@@ -225,12 +239,12 @@ def link_elsewhere(play: Play) -> str:
 
 
 def snapshot_gone(play: Play) -> str:
-    """Remove the commit's folder, but not the blobs."""
+    """Remove the commit's folder, but not the blobs; nothing must be fetched again."""
     return _damaged(play, lambda: shutil.rmtree(play.cache / "snapshots"), again=set())
 
 
 def lock_left(play: Play) -> str:
-    """Leave a lock file that no process holds, as a killed process does."""
+    """Leave a lock file that no process holds, as a killed process does; the download must go on."""
     lock = play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock"
     lock.parent.mkdir(parents=True)
     lock.touch(mode=0o600)
@@ -238,7 +252,7 @@ def lock_left(play: Play) -> str:
 
 
 def lock_is_a_folder(play: Play) -> str:
-    """Put a folder in place of the lock file."""
+    """Put a folder in place of the lock file; the error must name it."""
     (play.cache.parent / ".locks" / play.cache.name / f"{play.blob.name}.lock").mkdir(parents=True)
     return play.finish(play.start(), r"\.lock.*Is a directory.*HF_HOME")
 
@@ -271,7 +285,7 @@ def _twice(play: Play, patch: str = "") -> str:
 
 @contextlib.contextmanager
 def _exfat(play: Play) -> Iterator[bool]:
-    """Mount an exFAT volume in place of the cache, which has neither case nor links; return False where none can be."""
+    """Mount an exFAT volume, which has neither case nor links, in place of the cache; yield whether that worked."""
     image, there, device = play.folder / "volume", play.folder / "hf", ""
     there.mkdir()
     with image.open("wb") as file:
@@ -305,13 +319,13 @@ def case_on_exfat(play: Play) -> str:
 
 
 def plain_on_exfat(play: Play) -> str:
-    """Download to an exFAT volume, twice, and use it offline: the second time nothing is to be fetched."""
+    """Download twice to an exFAT volume and use it offline; nothing may be fetched the second time."""
     with _exfat(play) as mounted:
         return _twice(play) if mounted else _NO_EXFAT
 
 
 def read_only_and_whole(play: Play) -> str:
-    """Use a complete cache that cannot be written."""
+    """Use a complete cache on a read-only mount, with the hub and without."""
     wrong = play.finish(play.start(), "whole")
     there, other = play.folder / "hf", play.folder / "writable"
     other.mkdir()
@@ -328,7 +342,7 @@ def read_only_and_whole(play: Play) -> str:
 
 
 def offline_whole(play: Play) -> str:
-    """Use a complete cache without the hub, by --offline and by HF_HUB_OFFLINE."""
+    """Use a complete cache offline; the hub must get no request."""
     wrong = play.finish(play.start(), "whole")
     before = len(play.hub.requests)
     wrong = wrong or play.finish(play.start(offline=True), "whole")
@@ -337,7 +351,7 @@ def offline_whole(play: Play) -> str:
 
 
 def offline_damaged(play: Play) -> str:
-    """Use a damaged file without the hub; the message must name it."""
+    """Use a cache with damaged weights offline; the message must name them."""
     wrong = play.finish(play.start(), "whole")
     if not wrong:
         data = bytearray(play.blob.read_bytes())
@@ -347,20 +361,20 @@ def offline_damaged(play: Play) -> str:
 
 
 def _no_blob_check(play: Play, process: subprocess.Popen[str], ends: str) -> str:
-    """Return what is wrong with an outcome that leaves a damaged file in its place; `""` for nothing."""
+    """Return what is wrong with an outcome; `""` for nothing, or for a damaged file that is left in its place."""
     wrong = play.finish(process, ends)
     return "" if wrong == "a damaged file was put into place" else wrong
 
 
 def hub_offline(play: Play) -> str:
-    """Request a repository that is not cached while HF_HUB_OFFLINE forbids requests."""
+    """Request a repository that is not cached while HF_HUB_OFFLINE forbids requests; the hub must get none."""
     wrong = play.finish(play.start(HF_HUB_OFFLINE="1"), "not in the cache, and the hub is not asked")
     asked = [path for _, path, _ in play.hub.requests if play.repo in path]
     return wrong or ("" if not asked else "the hub was asked")
 
 
 def tag_gone(play: Play) -> str:
-    """Remove a tag after its download; the hub no longer has it, the cache does."""
+    """Remove a tag from the hub after its download; it must be an error online, and found in the cache offline."""
     wrong = play.finish(play.start(revision="v1"), "whole")
     play.hub.repositories[play.repo].refs.pop("v1")
     wrong = wrong or play.finish(play.start(revision="v1"), "404: there is no revision v1")
@@ -368,7 +382,7 @@ def tag_gone(play: Play) -> str:
 
 
 def with_token(play: Play) -> str:
-    """Fetch a private repository with its owner's token, which the host of large files must not see."""
+    """Fetch a private repository with its owner's token, which the server refuses on its host of large files."""
     return play.finish(play.start(HF_TOKEN=TOKEN), "whole")
 
 
@@ -385,7 +399,7 @@ def plain_behind_https(play: Play) -> str:
 
 
 def proxy_refuses(play: Play) -> str:
-    """Download through a proxy that requires a password, and return what is wrong with the outcome."""
+    """Download through a proxy that requires a password, by http and by https."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Proxy) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
         address = f"http://127.0.0.1:{proxy.server_address[1]}"
@@ -404,10 +418,10 @@ def proxy_refuses(play: Play) -> str:
 
 
 class _Proxy(socketserver.StreamRequestHandler):
-    """A server that answers every request with 407."""
+    """A proxy that answers every request with 407."""
 
     def handle(self) -> None:
-        """Read one request and refuse it."""
+        """Read one request up to its empty line, and refuse it."""
         while self.rfile.readline().strip():
             pass
         self.wfile.write(
@@ -433,7 +447,7 @@ def unknown_certificate(play: Play) -> str:
 
 
 def incomplete_too_long(play: Play) -> str:
-    """Leave a partial file that is longer than the complete one."""
+    """Leave a partial file that is longer than the complete one; the result must be complete."""
     play.blob.parent.mkdir(parents=True)
     play.partial.write_bytes(b"x" * (len(play.source.files[WEIGHTS]) + 9))
     return play.finish(play.start(), "whole")

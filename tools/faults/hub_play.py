@@ -1,4 +1,4 @@
-"""A fault of the hub, and how the real client meets it in its own process."""
+"""Play a fault of the hub: the repository that has it, the real client in its own process, and the outcome."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ SIZE = 3_000_000
 
 
 def weights(size: int = SIZE, seed: int = 0, name: str = "w") -> bytes:
-    """Return a weight file of one tensor of random bytes."""
+    """Return a safetensors file with one bfloat16 tensor of random bytes.
+
+    Args:
+        size: The bytes of the tensor; an odd number is rounded down.
+        seed: The seed of the bytes.
+        name: The name of the tensor.
+    """
     header = {name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size // 2 * 2]}}
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + random.Random(seed).randbytes(size // 2 * 2)
 
 
 def files(size: int = SIZE, seed: int = 0) -> dict[str, bytes]:
-    """Return the files of a small model."""
+    """Return the files of a small model by name: config, tokenizer merges and weights of `size` bytes."""
     return {
         "config.json": b'{"architectures": ["X"], "model_type": "x"}',
         "merges.txt": b"a b\n" * 300,
@@ -43,22 +49,41 @@ def files(size: int = SIZE, seed: int = 0) -> dict[str, bytes]:
 
 
 def repository(*faults: Fault, **options: object) -> Repository:
-    """Return a repository of a small model with these faults."""
+    """Return a repository of a small model with these faults; `options` are fields of `Repository`."""
     return Repository(files(), faults=list(faults), **options)  # type: ignore[arg-type]
 
 
 def cdn(kind: str, times: int = 1, skip: int = 1, **more: object) -> Callable[[], Repository]:
-    """Return a function that makes a repository with a fault of the host of large files."""
+    """Return a function that makes a repository with a fault of the host of large files.
+
+    Args:
+        kind: The kind of fault; see `hub_server.Fault`.
+        times: How many requests meet it; -1 for all.
+        skip: The number of requests before it.
+        **more: Further fields of `Fault`.
+    """
     return lambda: repository(Fault(kind, "cdn", WEIGHTS, times=times, skip=skip, **more))  # type: ignore[arg-type]
 
 
 def resolve(kind: str, times: int = -1, **more: object) -> Callable[[], Repository]:
-    """Return a function that makes a repository with a fault of the hub's file addresses."""
+    """Return a function that makes a repository with a fault of the hub's address of the weights.
+
+    Args:
+        kind: The kind of fault; see `hub_server.Fault`.
+        times: How many requests meet it; -1 for all.
+        **more: Further fields of `Fault`.
+    """
     return lambda: repository(Fault(kind, "resolve", WEIGHTS, times=times, **more))  # type: ignore[arg-type]
 
 
 def api(times: int, status: int, **headers: str) -> Callable[[], Repository]:
-    """Return a function that makes a repository whose API answers with a status."""
+    """Return a function that makes a repository whose API answers with a status.
+
+    Args:
+        times: How many requests meet it; -1 for all.
+        status: The HTTP status.
+        **headers: Headers of the reply, with `_` for `-` in their names.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda: repository(Fault("status", "api", times=times, status=status, headers=named))
 
@@ -74,11 +99,11 @@ class Situation:
         ends: `"whole"` when the result must be a complete snapshot; else a regular expression for the line of the
             error.
         env: The environment variables of the client.
-        also: Further repositories, by the suffixes of their names.
+        also: Functions that make further repositories, by the suffixes of their names.
         left_out: The files of the repository that a correct snapshot leaves out.
         exits: The exit code of the error.
-        cli: Whether the command line plays it too.
-        act: A function to play instead of a plain download, which returns what was wrong, or `""`.
+        cli: Whether the command line plays it too, if it has no `act`.
+        act: A function to play instead of a plain download, which returns what was wrong, or `""`; None for none.
     """
 
     name: str
@@ -94,7 +119,7 @@ class Situation:
 
     @property
     def repositories(self) -> dict[str, Callable[[], Repository]]:
-        """Return the repositories that the server holds in this situation, by id."""
+        """Return the functions that make the repositories of this situation, by the ids of the repositories."""
         return {f"org/{self.name}{end}": make for end, make in {"": self.make, **self.also}.items()}
 
 
@@ -108,7 +133,7 @@ class Play:
         repo: The id of the repository.
         folder: The folder of this play, which holds the cache.
         situation: The situation.
-        commits: The files of the commits of the repository before anything happened.
+        commits: The files of each commit, by name, before anything happened.
     """
 
     python: str
@@ -120,7 +145,7 @@ class Play:
 
     @property
     def blob(self) -> Path:
-        """Return the path of the blob of the weights."""
+        """Return the path of the blob of the weights, which need not exist."""
         data = self.hub.repositories[self.repo].files.get(WEIGHTS, b"")
         return self.cache / "blobs" / hashlib.sha256(data).hexdigest()
 
@@ -131,19 +156,19 @@ class Play:
 
     @property
     def partial(self) -> Path:
-        """Return the path of the partial file of the weights."""
+        """Return the path of the partial file of the weights, which need not exist."""
         return self.blob.with_name(f"{self.blob.name}.incomplete")
 
     def start(
         self, *, offline: bool = False, revision: str = "", before: str = "", **env: str
     ) -> subprocess.Popen[str]:
-        """Start a download in its own process.
+        """Start a download in its own process, which prints lines of JSON, the last one with the outcome.
 
         Args:
             offline: Whether to use only the cache.
-            revision: A commit, tag or branch.
+            revision: A commit, tag or branch; `""` for the default branch.
             before: Python code that runs first.
-            env: Further environment variables.
+            **env: Further environment variables.
         """
         variables = {
             key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MPSPROBE_"))
@@ -158,7 +183,14 @@ class Play:
     def finish(
         self, process: subprocess.Popen[str], ends: str, *, exits: int | None = None, limit_s: float = 120.0
     ) -> str:
-        """Return what is wrong with the outcome of a download; `""` for nothing."""
+        """Wait for a download, and return what is wrong with its outcome; `""` for nothing.
+
+        Args:
+            process: The download.
+            ends: `"whole"`, or a regular expression for the line of the error.
+            exits: The exit code of that error; None for the situation's.
+            limit_s: The seconds after which the download is killed, and counts as wrong.
+        """
         try:
             out, err = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -182,7 +214,7 @@ class Play:
 
     @property
     def source(self) -> Repository:
-        """Return the repository whose files must be the result."""
+        """Return the repository whose files must be the result: the one itself, or the one that it was renamed to."""
         there = self.hub.repositories[self.repo]
         return self.hub.repositories[there.renamed_to] if there.renamed_to else there
 
@@ -223,7 +255,13 @@ except KeyboardInterrupt:
 
 
 def play(situation: Situation, python: str, hub: Hub) -> str:
-    """Play a situation with the client of an interpreter; return what was wrong, or `""`."""
+    """Play a situation with the client of an interpreter; return what was wrong, or `""`.
+
+    Args:
+        situation: The situation.
+        python: The path of the interpreter.
+        hub: The server, which holds the situation's repositories.
+    """
     repo = f"org/{situation.name}"
     there = hub.repositories[repo]
     commits = dict((hub.repositories[there.renamed_to] if there.renamed_to else there).commits)

@@ -52,7 +52,12 @@ def _slow() -> Repository:
 
 
 def _shards(named: Iterable[str], there: Iterable[str]) -> dict[str, bytes]:
-    """Return a model in shards: those that its index names, and those that exist."""
+    """Return the files of a model in shards.
+
+    Args:
+        named: The suffixes of the shards that its index names.
+        there: The suffixes of the shards that exist.
+    """
     index = {"weight_map": {f"w{i}": f"model-{name}.safetensors" for i, name in enumerate(named)}}
     whole = {name: data for name, data in files().items() if name != WEIGHTS}
     shards = {f"model-{name}.safetensors": weights(50_000, i, f"w{i}") for i, name in enumerate(there)}

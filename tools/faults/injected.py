@@ -78,7 +78,7 @@ _WRITES = "[(file.write('mine'), file.close()) for file in mine]"
 
 
 def _untouched(outcome: Outcome) -> str:
-    """Check that the target's files hold nothing of mpsprobe's, and that the report states what the target did."""
+    """Return what is wrong if the target's files hold other text than its own, or the report omits what it closed."""
     wrong = [
         path.name for path in outcome.folder.glob("mine-*") if path.read_text(errors="replace") != "mine"
     ]
@@ -93,7 +93,7 @@ def _untouched(outcome: Outcome) -> str:
 
 
 def _line(outcome: Outcome) -> str:
-    """Check that the failure names the target's own line and counts as the model's."""
+    """Return what is wrong unless a check failed whose message names a line of the target's file; else `""`."""
     failed = [one for one in (outcome.run or {"checks": []})["checks"] if one["status"] == "fail"]
     if not failed:
         return "no check failed"
@@ -118,7 +118,7 @@ def _run(phase: str) -> tuple[str, ...]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield targets whose own code raises, exits, crashes, forks or closes streams, in each phase."""
+    """Yield cases with targets whose own code raises, exits, crashes, forks or closes streams, in each phase."""
     places = {"top": "3", "load": "4", "sample": "5", "prepare": "5", "infer": "6", "extract": "6"}
     for name, (code, says) in _RAISED.items():
         for place, phase in places.items():

@@ -1,4 +1,4 @@
-"""Judge every case by the promises of docs/security.md that hold whatever is wrong."""
+"""Judge every case by the promises of docs/security.md that hold whatever the fault is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CODES = [({"crashed", "timeout"}, CRASHED), ({"error"}, HARNESS), ({"fail"}, FA
 
 
 def problem(case: Case, outcome: Outcome) -> str:
-    """Return what is wrong with the outcome of a case; `""` for nothing."""
+    """Return what is wrong with the outcome of a case, first by what holds for every case; `""` for nothing."""
     for found in (
         _ended(case, outcome),
         _printed(case, outcome),
@@ -67,7 +67,7 @@ def _left(case: Case, outcome: Outcome) -> str:
 
 
 def _whole(case: Case, outcome: Outcome) -> str:
-    """Check that the run's document answers every planned check, and that its exit code fits its contents."""
+    """Return what is wrong with the run's document: unanswered or repeated checks, or another exit code."""
     if not case.lists_checks or outcome.run is None:
         return ""
     checks = outcome.run["checks"]

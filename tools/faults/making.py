@@ -35,20 +35,27 @@ BODIES = {
 
 
 def model(folder: Path, **changes: Any) -> None:
-    """Write a model folder: a config and one safetensors file."""
+    """Write a model folder: a config, with these fields changed, and one safetensors file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**CONFIG, **changes}))
     weights(folder / "model.safetensors")
 
 
 def weights(path: Path, dtype: str = "F32", shape: tuple[int, ...] = (2, 2), size: int = 16) -> None:
-    """Write a safetensors file with one tensor of zeros."""
+    """Write a safetensors file with one tensor of zeros, whose header may contradict its size.
+
+    Args:
+        path: The path of the file.
+        dtype: The dtype in the header.
+        shape: The shape in the header.
+        size: The bytes of the tensor.
+    """
     header = json.dumps({"x": {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
 
 
 def config(text: str | bytes) -> Callable[[Path], None]:
-    """Return a function that writes a model folder whose config.json holds exactly this text."""
+    """Return a function that writes a model folder `m` whose config.json holds exactly this text."""
 
     def prepare(folder: Path) -> None:
         model(folder / "m")
@@ -59,7 +66,13 @@ def config(text: str | bytes) -> Callable[[Path], None]:
 
 
 def file(name: str, data: str | bytes, **changes: Any) -> Callable[[Path], None]:
-    """Return a function that writes a model folder `m` with one more file."""
+    """Return a function that writes a model folder `m` with one more file.
+
+    Args:
+        name: The path of the file in the folder.
+        data: Its content.
+        **changes: Fields of the model's config.
+    """
 
     def prepare(folder: Path) -> None:
         model(folder / "m", **changes)
@@ -71,7 +84,11 @@ def file(name: str, data: str | bytes, **changes: Any) -> Callable[[Path], None]
 
 
 def target(**bodies: str) -> Callable[[Path], None]:
-    """Return a function that writes `target.py`, with some of its functions replaced."""
+    """Return a function that writes `target.py`.
+
+    Args:
+        **bodies: The bodies of functions that replace those in `BODIES`, and `top`, the code before them.
+    """
     b = {**BODIES, **bodies}
     heads = {
         "load": "load(device, dtype, weights='stored')",
@@ -91,7 +108,12 @@ def target(**bodies: str) -> Callable[[Path], None]:
 
 
 def beside(name: str, text: str = MARK) -> Callable[[Path], None]:
-    """Return a function that writes a model into the working directory itself, with planted code beside it."""
+    """Return a function that writes a model into the working directory itself, with planted code beside it.
+
+    Args:
+        name: The path of the file with the code.
+        text: The code.
+    """
 
     def prepare(folder: Path) -> None:
         model(folder)

@@ -1,4 +1,4 @@
-"""Unusual but valid surroundings of a process, and targets that change the process they run in."""
+"""Unusual but valid surroundings of a process, and targets that change the process that they run in."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _named(name: str) -> Callable[[Path], None]:
 
 
 def cases() -> Iterator[Case]:
-    """Yield commands in unusual but valid surroundings, and targets that change the process they run in."""
+    """Yield commands in unusual but valid surroundings, and targets that change the process that they run in."""
     for name, env in _VARIABLES.items():
         yield Case(
             f"environment-{name}",

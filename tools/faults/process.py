@@ -1,4 +1,4 @@
-"""Signals to the command, its death, and readers that close its output."""
+"""Signals to the command, its sudden end, and what remains of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def _wait_for(process: subprocess.Popen[bytes], path: Path, limit_s: float = 120
 
 
 def _send(*signals: signal.Signals, pause_s: float = 0.2) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return a function that sends signals once the target loads."""
+    """Return a function that sends signals one after the other once the target loads.
+
+    Args:
+        *signals: The signals.
+        pause_s: The pause after each in seconds.
+    """
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         if _wait_for(process, folder / "loading"):
@@ -58,7 +63,7 @@ def _early(number: signal.Signals, after_s: float) -> Callable[[subprocess.Popen
 
 
 def _while_drawing(number: signal.Signals) -> Callable[[subprocess.Popen[bytes], Path], None]:
-    """Return a function that sends a signal repeatedly from the end of the last check to the end of the command."""
+    """Return a function that sends a signal every 20 ms from the end of the run to the end of the command."""
 
     def during(process: subprocess.Popen[bytes], folder: Path) -> None:
         journal = folder / "out" / "journal.jsonl"
@@ -76,7 +81,7 @@ def _reported(outcome: Outcome) -> str:
 
 
 def _from_journal(outcome: Outcome) -> str:
-    """Check that `mpsprobe report` makes the report of the journal after SIGKILL of the command."""
+    """Return what is wrong unless `mpsprobe report` makes the report of the journal after SIGKILL of the command."""
     command = [sys.executable, "-m", "mpsprobe", "report", "out"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run(
@@ -88,7 +93,7 @@ def _from_journal(outcome: Outcome) -> str:
 
 
 def cases() -> Iterator[Case]:
-    """Yield commands that get signals or are killed, and readers that close their output."""
+    """Yield runs that get signals or are killed at several moments."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         for name, prepare in (("slow", _SLOW), ("stuck", _STUCK), ("family", _FAMILY)):
             yield Case(f"{number.name}-{name}", _ARGV, {CRASHED}, "interrupted", prepare=prepare, during=_send(number),
