@@ -43,7 +43,8 @@ class QuantisedPart:
 def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
     """Return how the weights of a model folder are quantised; None where nothing shows that they are.
 
-    Its config is read first, then the files of other tools beside it, then the names of its tensors.
+    Its config is read first, then the files of other tools beside it, then the names of its tensors. A config for
+    Quanto beside plain weights is marked so, because they are quantised while they load.
 
     Args:
         folder: The folder of the model, which may lack weights.
@@ -56,7 +57,7 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> Quantised | None:
 
 
 def _stores_plain(folder: Path) -> bool:
-    """Return whether the weights are here and none is packed: some methods quantise such weights while they load."""
+    """Return whether a folder holds safetensors and none of their weights is packed."""
     return any(folder.glob("*.safetensors")) and _of_tensors(folder) is None
 
 

@@ -412,7 +412,10 @@ def _refusals(findings: Iterable[Finding]) -> list[Refusal]:
 
 
 def _of_weights(target: WeightlessTarget, release: str) -> list[Refusal]:
-    """Return the refusals to load the weight files of a folder; a repository's would be fetched anew."""
+    """Return the refusals to load a local folder's weight files; empty for a repository, whose files are fetched again.
+
+    Pickles are refused by transformers 4.52 and later where the predicted torch is older than 2.6.
+    """
     if target.ref is None or target.ref.folder is None or not target.ref.folder.is_dir():
         return []
     asks = Version(metadata.version("transformers")) >= Version(integrity.ASKS_FOR_IT)

@@ -178,10 +178,11 @@ _WEIGHTS = (".safetensors", ".bin")
 
 
 def faults(folder: Path) -> list[WeightFault]:
-    """Return why `from_pretrained` raises for the weight files of a folder; nothing where it only holds a config.
+    """Return the reasons why `from_pretrained` raises for a folder's weight files; empty where it would not raise.
 
-    The files are those that transformers or diffusers would choose, in their order. An index without any weight file
-    counts as a config: it was fetched without the weights.
+    The files are those that transformers or diffusers would choose, in their order. Sound pickles are a reason too,
+    marked `pickled`. A folder with only a config, or with an index and no weight file, has no faults: it was fetched
+    without the weights.
     """
     chosen = ("diffusion_pytorch_model",) * 2 if _is_of_diffusers(folder) else ("model", "pytorch_model")
     for stem, suffix in zip(chosen, _WEIGHTS, strict=True):
@@ -238,7 +239,7 @@ def _of_files(folder: Path, names: list[str]) -> list[WeightFault]:
 
 
 def _of_file(path: Path) -> WeightFault | None:
-    """Return what is wrong with one weight file; None where its header or its frame is whole."""
+    """Return what is wrong with one weight file; None where its safetensors header, or a pickle's frame, is intact."""
     again = f"download {path.name} again"
     try:
         with path.open("rb") as file:

@@ -40,7 +40,7 @@ SEED = 20251031
 #: them (scales, gates), and uninitialised memory would differ from run to run.
 _SMALL = 1 << 16
 _CPU = torch.device("cpu")
-#: Empty tensors of this many elements or more are not made on the CPU. In float32 it is 1 GiB.
+#: Empty tensors of more elements than this, which are 1 GiB in float32, are not made on the CPU.
 _HUGE = 1 << 28
 
 
@@ -92,7 +92,8 @@ def of_folder(
         offline: Whether to search for code of another repository in the cache only.
 
     Raises:
-        TargetError: The config or its class cannot be used; the hint says what would help.
+        TargetError: The config is missing, malformed or names no available class, or its class is code that may not
+            run; the hint says what would help.
     """
     raw = read_config(folder)
     named = architecture(raw)
@@ -258,7 +259,12 @@ def _in_another(
 
 
 def transformers_class(named: str, folder: Path, raw: dict[str, Any]) -> type[nn.Module]:
-    """Return the class `named` in the installed transformers; errors mention `folder`, and the release in `raw`.
+    """Return the class with this name in the installed transformers.
+
+    Args:
+        named: The name of the class.
+        folder: The folder or name of the target, for errors.
+        raw: The content of its config.json, for errors.
 
     Raises:
         TargetError: There is none, or it needs a package that is not installed.
@@ -328,7 +334,14 @@ def _base_class(folder: Path, config: Any) -> type[nn.Module]:
 
 
 def prepared(config: Any) -> tuple[Any, list[str]]:
-    """Remove quantisation and CUDA kernels from a config, and return it with notes on kernels and missing dtype."""
+    """Change a config so that a model can be built from it here, and return it with notes.
+
+    Quantisation is removed and Mamba's CUDA kernels are switched off. The notes are on those kernels, and on a dtype
+    that is not stated, or stated for each part.
+
+    Raises:
+        TargetError: The config states a dtype by part that torch does not have.
+    """
     notes = []
     quantised = quantisation.find(config.to_dict())
     for part in (config, getattr(config, "text_config", None)):
@@ -446,9 +459,18 @@ def _imported(spec: str) -> type[nn.Module]:
 
 @contextlib.contextmanager
 def worded(what: str, kind: type[TargetError | UsageError] = UsageError, hint: str = "") -> Iterator[None]:
-    """Turn an exception of a model's class or config into a `kind` with `what` and `hint` while the block runs.
+    """Turn an exception of a model's class or config into an error of one line while the block runs.
 
-    A conflict of installed packages that explains the exception takes the place of both texts.
+    A `TargetError` or `UsageError` passes unchanged.
+
+    Args:
+        what: The beginning of the message, unless a conflict of installed packages explains the exception.
+        kind: The class of the error.
+        hint: The next step; a command that solves such a conflict takes its place.
+
+    Raises:
+        TargetError: The block raised another exception, and `kind` is this class.
+        UsageError: The same, where `kind` is this one.
     """
     try:
         yield

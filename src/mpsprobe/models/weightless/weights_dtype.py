@@ -16,6 +16,13 @@ from mpsprobe.errors import TargetError, UsageError
 def dtype_of(config: Any, dtype: str = "auto") -> torch.dtype:
     """Return the dtype of the weights: the requested one, else the config's, else float32 as in `from_pretrained`.
 
+    For a config that states none, its `text_config` and `vision_config` are read. Dtypes that are not floating are
+    ignored; of dtypes by part, that of the rest counts (the key `""`).
+
+    Args:
+        config: A config object; a dict of arguments states no dtype.
+        dtype: The name of the requested dtype; `"auto"` for none.
+
     Raises:
         UsageError: The requested name is none of torch's dtypes.
     """
@@ -42,10 +49,10 @@ def _named_dtype(stated: Any) -> torch.dtype | None:
 
 
 def in_dtype(config: Any, dtype: torch.dtype) -> Any:
-    """Return a copy of a config that states a dtype in every part, as `from_pretrained` does.
+    """Return a copy of a config with a dtype set in it and in its sub-configs, as `from_pretrained` does.
 
-    Of a config with dtypes by part, transformers 4 gives a part the dtype under its name and leaves the others theirs;
-    transformers 5 gives all the one under "" (modeling_utils.py: `_get_dtype`).
+    In a config with dtypes by part, transformers 4 gives each sub-config the dtype under its name, and leaves others
+    the one that they state; transformers 5 gives all of them the dtype under "" (modeling_utils.py: `_get_dtype`).
     """
     config = copy.deepcopy(config)
     parts = config.dtype if isinstance(getattr(config, "dtype", None), dict) else None
@@ -64,7 +71,10 @@ def _reads_parts() -> bool:
 
 
 def by_part(stated: dict[str, Any]) -> str:
-    """Return the sentence on a config that states a dtype for each part.
+    """Return a sentence on what the installed transformers does with a config that states a dtype for each part.
+
+    Args:
+        stated: The dtypes, or their names, by part; `""` stands for the rest.
 
     Raises:
         TargetError: One of them is no dtype of torch, for which `from_pretrained` raises too.
@@ -100,7 +110,11 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Cast the modules that `from_pretrained` would leave in float32 (modeling_utils.py: `_keep_in_fp32_modules`)."""
+    """Cast the parameters that `from_pretrained` leaves in float32, where `dtype` is a 16-bit one.
+
+    transformers' classes name them in `_keep_in_fp32_modules` for float16, and in `_keep_in_fp32_modules_strict` for
+    bfloat16 too (modeling_utils.py).
+    """
     names: list[str] = []
     if dtype is torch.float16:
         names += getattr(model, "_keep_in_fp32_modules", None) or []
