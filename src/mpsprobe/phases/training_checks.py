@@ -217,7 +217,9 @@ def _differences(training: Training, floors: dict[str, float]) -> list[GradientD
 
 
 def _noise(training: Training) -> dict[str, float]:
-    """Return how much rounding changes each gradient on the CPU: in the device's dtype, or with perturbed weights.
+    """Return how much rounding changes each gradient on the CPU, relative to its norm.
+
+    The gradients are those of a model in the device's dtype, or of a float32 model with perturbed weights.
 
     Raises:
         LinkFailed: The target raised.

@@ -116,7 +116,7 @@ def smallest(macs: Sequence[MacFit]) -> str:
 
 
 def _quantised(parameters: int, rest: int, mac: NamedMac) -> str:
-    """Return the name of MLX's widest quantisation with which the weights fit easily, such as 8 bits; empty for none.
+    """Return the name of MLX's widest quantisation with which the weights fit easily: `"8-bit"`; empty for none.
 
     Args:
         parameters: The number of parameters.

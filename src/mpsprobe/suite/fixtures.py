@@ -72,7 +72,7 @@ def _auto_registrations() -> Iterator[dict[Any, Any]]:
 
 @pytest.fixture(scope=_lifetime)
 def mps_site(mps_session: RunInProgress) -> Iterator[Availability]:
-    """Make the link of phase 1: this machine, and the device that the run uses."""
+    """Make the link of phase 1: this machine, and the device that the run uses; restore the process at the end."""
     from mpsprobe.phases import site
 
     with restored(), site.open_site(mps_session.settings, mps_session.run.host) as opened:

@@ -20,8 +20,8 @@ class TinyDriveConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
         trajectory_start: The id of `<i0>`, the first trajectory token.
         future_bins: The number of bins, and so of tokens, for the actions of the future.
         history_bins: The number of bins, and so of tokens, for the steps of the history.
-        future_range: The greatest action that has a bin of its own, in standard deviations in each direction.
-        history_range: The longest step that has a bin of its own, in metres in each direction.
+        future_range: The largest action inside the bins, in standard deviations in each direction.
+        history_range: The longest step inside the bins, in metres in each direction.
         history_points: The number of points of the history, `time_step` seconds apart.
         future_points: The number of points of the trajectory, `time_step` seconds apart.
         time_step: The time between two points in seconds.

@@ -232,7 +232,7 @@ class Inputs(SoundInputs, SeriesInputs):
         return torch.full((self.family.rows * books, 1), start)
 
     def bbox(self) -> Tensor:
-        """Return a box of 0 to 1000 for each token, as in LayoutLM: `(rows, tokens, 4)`."""
+        """Return the same box for each token, in LayoutLM's coordinates of 0 to 1000: `(rows, tokens, 4)`."""
         ids = self.input_ids()
         return torch.tensor([100, 200, 300, 400]).expand(*ids.shape, 4).contiguous()
 
