@@ -236,7 +236,11 @@ class TrainingAdapter(Adapter):
         return total
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimiser of a model, which the first call makes, and which keeps its states between steps."""
+        """Return the optimiser of a model, which the first call makes, and which keeps its states between steps.
+
+        Raises:
+            TargetError: Every parameter of the model is frozen.
+        """
         if model not in self._optimizers:
             self._optimizers[model] = self._warm(model)
         return self._optimizers[model]
@@ -282,6 +286,9 @@ class TrainingAdapter(Adapter):
 
         The gradients of that step are ones, which keep it finite in every dtype: AdamW divides by the root of their
         square.
+
+        Raises:
+            TargetError: Every parameter of the model is frozen.
         """
         if not trained_parameters(model):
             raise TargetError(

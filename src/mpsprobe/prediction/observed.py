@@ -402,7 +402,7 @@ class _Loading:
 
 
 def _linear(model: torch.nn.Module, part: str, loading: LoadingAnswer) -> dict[str, tuple[int, int]]:
-    """Return the elements and bytes of the weights that a method quantises, by module name.
+    """Return the elements and bytes of the weights that a method quantises, by module, or by parameter for experts.
 
     Args:
         model: The model.
