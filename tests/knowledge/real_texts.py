@@ -948,7 +948,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
     (
         "https://github.com/jjang-ai/mlxstudio/issues/2",
         "RuntimeError: Failed to load the default metallib. This library is using language version 4.0 which is not supported on this OS",
-        "mlx-metal-too-new",
+        "metallib-too-new",
         {"language": "4.0"},
     ),
     (

@@ -142,6 +142,20 @@ _SLICE = "MPSNDArray.mm:84: failed assertion `[MPSNDArrayDescriptor sliceDimensi
         ("value cannot be converted to type at::Half without overflow", "half-overflow"),
         ("_pickle.PicklingError: cannot pickle 'generator' object", "spawn-pickle"),
         ("jax_metal: error: no kernel", "jax-metal"),
+        (
+            "RuntimeError: Failed to create Metal library: This library is using language version 4.0 "
+            "which is not supported on this OS.",
+            "metallib-too-new",
+        ),
+        (
+            "Function kernel_41 is using language version 4.1 which is incompatible with this OS.",
+            "metallib-too-new",
+        ),
+        ("RuntimeError: Failed to create Metal library: program_source:3: error: expected", "shader-compile"),
+        ("[jaccl] Couldn't connect (error: 60)", "mlx-ring-connection"),
+        ("[jaccl] Creating the queue pair failed with errno 16.", "mlx-jaccl"),
+        ("RuntimeError: [ring] Couldn't bind socket (error: 48)", "mlx-ring-connection"),
+        ("system_error: recursive_mutex lock failed: Invalid argument", "mutex-at-exit"),
     ],
 )
 def test_a_near_miss_keeps_the_answer_of_its_own(text: str, message: str) -> None:
@@ -160,6 +174,8 @@ def test_a_near_miss_keeps_the_answer_of_its_own(text: str, message: str) -> Non
         "NotImplementedError: ('{} cannot be pickled', 'MyThing')",
         "Could not open /models/weights.bin",
         "pip does provide the extra 'mlx'",
+        "[jaccl] Initialized rank 0 of 2",
+        "mutex lock failed: Resource busy",
         "rope_scaling is None",
     ],
 )
