@@ -314,7 +314,7 @@ def _frames(window: str) -> Iterator[tuple[int, Frame]]:
             yield match.start(), Frame(match["path"], int(match["line"]), function, code)
 
 
-#: The major version of FFmpeg less that of each of its libraries (avutil 58 belongs to FFmpeg 6).
+#: The number of each library of FFmpeg less FFmpeg's own (avutil 58 belongs to FFmpeg 6).
 _FFMPEG = {
     "avutil": 52, "avcodec": 54, "avformat": 54, "avdevice": 54, "avfilter": 3, "swscale": 1,
 }  # fmt: skip
@@ -338,30 +338,32 @@ def wheel_advice(name: str) -> tuple[str, str]:
     parts = name.removesuffix(".whl").split("-")
     if len(parts) not in (5, 6):
         return "", ""
-    package, release, python, platform = parts[0], parts[1], parts[-3], parts[-1]
-    macos = re.search(r"macosx_(\d+)_(\d+)_(\w+?)(?:\.|$)", platform)
-    means = f"The wheel of {package} {release} is for {{}}; this Python, or this Mac, differs in one of them."
+    package, release, python, abi, platform = parts[0], parts[1], *parts[-3:]
     pip = f"pip install {package.replace('_', '-').lower()}"
     versions = ", ".join(f"{a}.{b}" for a, b in re.findall(r"cp(\d)(\d+)", python))
     wanted = f"CPython {versions}" if versions else f"Python {python.removeprefix('py')}"
-    if macos is None and platform != "any":
+    if abi == "abi3":
+        wanted += " or newer"
+    macs = re.findall(r"macosx_(\d+)_(\d+)_(\w+?)(?=\.|$)", platform)
+    if not macs and platform != "any":
         system = "Windows" if platform.startswith("win") else "Linux" if "linux" in platform else platform
         fix = f"Install it by its name, so that pip chooses a file for macOS: {pip}"
         fix += " (without --index-url of a CUDA build)" if "+cu" in release else ""
-        fix += "; where PyPI has none for macOS, leave it out if the project can do without, or build its source."
+        fix += "; where PyPI has none for macOS (of code for CUDA it has none), leave it out if possible."
         return f"The wheel of {package} {release} is for {system} ({wanted}): no Mac takes it.", fix
-    if macos is None:
-        return means.format(wanted), f"Use a Python of that version, or install it by its name: {pip}."
-    first = macos[1] if int(macos[1]) > 10 else f"{macos[1]}.{macos[2]}"
-    kind = {"x86_64": "Intel processors", "arm64": "Apple silicon"}.get(macos[3], "both processors")
-    checks = [f"`python --version` must say {versions}"] if versions and "abi3" not in name else []
-    checks += [f"platform.machine() must say {macos[3]}"] if macos[3] in ("x86_64", "arm64") else []
-    checks.append(f"macOS must be {first} or newer")
-    fix = f"One of these does not hold: {', '.join(checks)}. "
-    if macos[3] == "x86_64":
+    if not macs:
+        means = f"The wheel of {package} {release} is for {wanted}, and this Python is another."
+        return means, f"Use a Python of that version, or install it by its name: {pip}."
+    major, minor, processor = macs[0]
+    processor = processor if len(macs) == 1 else "universal2"
+    first = major if int(major) > 10 else f"{major}.{minor}"
+    kind = {"x86_64": "Intel processors", "arm64": "Apple silicon"}.get(processor, "both processors")
+    checks = [f"python --version must say {wanted.removeprefix('CPython ')}"] if versions else []
+    checks += [f"platform.machine() must say {processor}"] if processor in ("x86_64", "arm64") else []
+    fix = f"One of these does not hold: {', '.join((*checks, f'macOS must be {first} or newer'))}. "
+    if processor == "x86_64":
         fix += "On Apple silicon take the arm64 wheel, in an arm64 Python. "
-    if macos[3] == "arm64":
+    if processor == "arm64":
         fix += "An Intel Mac, or an x86-64 Python under Rosetta, cannot take it. "
-    return means.format(
-        f"{kind}, macOS {first} or newer, {wanted}"
-    ), f"{fix}{pip} chooses the file that fits."
+    means = f"The wheel of {package} {release} is for {kind}, macOS {first} or newer, {wanted}"
+    return f"{means}; this Python or Mac is not all of that.", f"{fix}{pip} chooses the file that fits."
