@@ -138,7 +138,12 @@ _SLICE = "MPSNDArray.mm:84: failed assertion `[MPSNDArrayDescriptor sliceDimensi
             "mlx-checks",
         ),
         ('xcrun: error: unable to find utility "metal", not a developer tool', "metal-compiler-missing"),
-        ("ld: symbol(s) not found for architecture arm64", "bad-cpu-type"),
+        ("ld: symbol(s) not found for architecture arm64", "undefined-symbols"),
+        (
+            "ld: warning: ignoring file libfoo.a, building for macOS-arm64 but attempting to link with file built for "
+            'macOS-x86_64\nUndefined symbols for architecture arm64:\n  "_foo", referenced from:\n      _main in a.o',
+            "bad-cpu-type",
+        ),
         ("value cannot be converted to type at::Half without overflow", "half-overflow"),
         ("value cannot be converted to type int64_t without overflow", "scalar-beyond-integer"),
         ("ld: Undefined symbols: _omp_get_thread_num, referenced from:", "undefined-symbols"),
@@ -221,3 +226,9 @@ def test_a_slice_that_starts_beyond_names_no_fixing_release() -> None:
         _SLICE + "subRange.start (8192) is not less than length of dimension[1] (512)'"
     ).findings
     assert (found.message, found.fixed_in) == ("slice-start-assertion", "")
+
+
+def test_the_two_halves_of_a_failed_link_are_one_finding() -> None:
+    text = 'Undefined symbols for architecture arm64:\n  "_foo", referenced from:\n      _main in a.o\n'
+    (found,) = explain(f"{text}ld: symbol(s) not found for architecture arm64").findings
+    assert (found.message, found.values) == ("undefined-symbols", {"architecture": "arm64", "symbol": "_foo"})
