@@ -112,6 +112,7 @@ FIXES = [
         "torch.autograd.grad(y.sum(), x)",
     ),
     ("layer-norm-mixed-dtype-garbage", "layer(x.float()).to(x.dtype)", "layer.to(x.dtype)(x)"),
+    ("rms-norm-mixed-dtype-garbage", "layer(x.float()).to(x.dtype)", "layer.to(x.dtype)(x)"),
     ("cumsum-rank-5-abort", "x.movedim(dim, -1).cumsum(-1).movedim(-1, dim)", "x.cumsum(dim)"),
     ("cumsum-bool-overflow", "x.to(torch.int64).cumsum(dim)", "x.cumsum(dim)"),
     ("var-varies-macos27", "(x - x.mean()).square().sum() / (x.numel() - 1)", "x.var()"),
@@ -200,6 +201,10 @@ def _names(id_: str) -> dict[str, Any]:
             "b": torch.randn(2, 2, dtype=torch.complex64),
         },
         "layer-norm-mixed-dtype-garbage": {"x": torch.randn(3, 4).bfloat16()},
+        "rms-norm-mixed-dtype-garbage": {
+            "x": torch.randn(3, 4).bfloat16(),
+            "layer": getattr(torch.nn, "RMSNorm", torch.nn.LayerNorm)(4),  # RMSNorm came with torch 2.4
+        },
         "cumsum-bool-overflow": {"x": torch.ones(300, dtype=torch.bool)},
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
