@@ -53,6 +53,31 @@ def seconds(duration: float) -> str:
     return f"{sign}{minutes // 60:,} h{f' {minutes % 60} min' if minutes % 60 else ''}"
 
 
+def rough(duration: float) -> str:
+    """Format a duration that is known only roughly: `25 min`, `3 min 30 s`, `2 h 40 min`, and as `seconds` below 1 min.
+
+    The last digits of an estimate whose range spans a factor of several say nothing.
+    """
+    span = abs(duration)
+    if not math.isfinite(span) or span < 59.95:
+        return seconds(duration)
+    step = next(step for limit, step in _STEPS if span < limit)
+    return seconds(math.copysign(round(span / step) * step, duration))
+
+
+#: The step to which `rough` rounds, by the duration in seconds below which it applies.
+_STEPS = ((295, 10), (570, 30), (3570, 60), (35700, 600), (math.inf, 3600))
+
+
+def cut(text: str, length: int, ending: str = " ...") -> str:
+    """Return a text of at most `length` characters and an ending, cut between words where that loses little."""
+    if len(text) <= length:
+        return text
+    short = text[:length]
+    at = short.rfind(" ") if not text[length].isspace() else -1
+    return f"{short[:at] if at > length * 2 // 3 else short}{ending}".replace(" " + ending, ending)
+
+
 def plain(number: float) -> str:
     """Format a number without a unit: `1,204`, `12,346`, `0.1235`.
 

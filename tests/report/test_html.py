@@ -170,3 +170,13 @@ def test_text_has_the_contrast_of_wcag_aa(theme: str) -> None:
     for ink, ground in pairs:
         a, b = sorted((_luminance(palette[ink]), _luminance(palette[ground])))
         assert (b + 0.05) / (a + 0.05) >= 4.5, (ink, ground)
+
+
+def test_a_printed_page_has_the_limits_and_the_way_to_repeat() -> None:
+    text = render(examples.emulated(), "html")
+    assert '<details class="printed"><summary><h2 id="limits">' in text
+    assert '<details class="printed"><summary><h2 id="repeat">' in text
+    script = (TEMPLATES / "report.js").read_text()
+    assert "beforeprint" in script
+    assert "details.printed" in script
+    assert "details:not([open])" in (TEMPLATES / "report.css").read_text().partition("@media print")[2]

@@ -67,3 +67,27 @@ def test_long_lists_are_cut_with_a_count() -> None:
     assert view is not None
     assert (len(view.shown), view.left_out) == (40, "10 more rows in report.html and run.json")
     assert op_uses([]) is None
+
+
+def test_each_fault_has_one_number_a_title_and_its_source() -> None:
+    uses = [
+        OpUse(
+            op="aten::scaled_dot_product_attention",
+            inputs=[],
+            source=f"a.py:{line}",
+            advisories=["sdpa-nan-swallowed", "of-later"],
+        )
+        for line in (1, 2)
+    ]
+    found = op_uses(uses)
+    assert found is not None
+    assert [(one.number, one.advisory) for one in found.faults] == [
+        ("1", "sdpa-nan-swallowed"),
+        ("2", "of-later"),
+    ]
+    known, unknown = found.faults
+    assert known.link == "https://github.com/pytorch/pytorch/pull/188147"  # where its reporter wrote
+    assert "NaN" in known.title
+    assert not unknown.title
+    assert not unknown.link
+    assert [row.faults for row in (*found.trouble, *found.rest)] == [found.faults] * 2

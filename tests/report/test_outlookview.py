@@ -40,7 +40,7 @@ def test_every_part_of_the_outlook_is_in_a_report(format_: report.Format) -> Non
         "What would change it",
         "Routes",
         "Memory",
-        "Time on m1-max-32c-64",
+        "Time on Apple M1 Max, 32 GPU cores, 64 GB",
         "A sample elsewhere",
         "Routes compared",
         "Checklist",

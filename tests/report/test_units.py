@@ -96,3 +96,24 @@ def test_parameters_in_words_and_in_full() -> None:
 )  # fmt: skip
 def test_plain_numbers(number: float, text: str) -> None:
     assert quantities.plain(number) == text
+
+
+def test_estimates_lose_the_digits_that_say_nothing() -> None:
+    # a range of 3 to 59 minutes does not know 37 seconds
+    cases = {
+        1477: "25 min",
+        899: "15 min",
+        206: "3 min 30 s",
+        9843: "2 h 40 min",
+        45_000: "12 h",
+        20: "20.0 s",
+    }
+    assert {span: quantities.rough(span) for span in cases} == cases
+    assert quantities.rough(3595) == "1 h"
+    assert quantities.rough(float("inf")) == "inf s"
+
+
+def test_a_cut_text_ends_with_a_word() -> None:
+    assert quantities.cut("please comment and mention it", 22) == "please comment and ..."
+    assert quantities.cut("short", 5) == "short"
+    assert quantities.cut("a" * 30, 10) == f"{'a' * 10} ..."

@@ -187,9 +187,8 @@ class Bench:
         status = worst(result.status for result, _ in results.values())
         left = len(uses) - len(results)
         summary = ", ".join(f"{count} {word}" for word, count in counts.most_common())
-        message = (
-            f"{len(results)} op uses replayed on {self.device}: {summary}." if results else "None replayed."
-        )
+        place = f"the {self.device} device" if self.device == "emulated" else self.device
+        message = f"{len(results)} op uses replayed on {place}: {summary}." if results else "None replayed."
         if lost:
             status = Status.ERROR
             message += f" {left} were not replayed: {lost}"
@@ -217,7 +216,9 @@ class Bench:
         return Result(
             status,
             message,
-            "Run `pytest -m ops`: each of them is a test of its own." if rows or left else "",
+            "Run `pytest --pyargs mpsprobe.suite -m ops --mpsprobe-model MODEL` anywhere: each is a test of its own."
+            if rows or left
+            else "",
             evidence=self.evidence if results else None,
             device=self.device,
             measurements=[

@@ -20,6 +20,7 @@ from mpsprobe.ops.compare import compare, same_bits
 from mpsprobe.ops.draws import CannotRebuildError
 from mpsprobe.ops.place import Place, on_cpu
 from mpsprobe.ops.protocol import CallTiming, ElementComparison, Replay, ReplayOutcome, Request
+from mpsprobe.quantities import cut
 from mpsprobe.run import OpUse
 
 _CPU = torch.device("cpu")
@@ -322,7 +323,7 @@ def _unfit(error: BaseException | None) -> Replay:
 
 def _line(error: BaseException) -> str:
     text = next((line.strip() for line in _text(error).splitlines() if line.strip()), "")
-    return text if len(text) <= _LINE else f"{text[:_LINE]} ..."
+    return cut(text, _LINE)
 
 
 def _text(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from mpsprobe.errors import HarnessError, MpsprobeError, OutOfReachError, Surrou
 from mpsprobe.knowledge.explain import explain
 from mpsprobe.models.weightless.unfed import next_step
 from mpsprobe.phases.check import LinkFailed, Result
+from mpsprobe.quantities import cut
 from mpsprobe.run import Evidence, Phase, Status
 from mpsprobe.supervision import surroundings
 from mpsprobe.supervision.child import UserInterrupt
@@ -151,7 +152,7 @@ def _gist(problem: BaseException) -> str:
     first = (text_of(problem).strip().splitlines() or [""])[0]
     sentence, end, _ = first.partition(". ")
     short = sentence + end.rstrip() if len(first) > _LONG else first
-    return short if len(short) <= 2 * _LONG else f"{short[: 2 * _LONG]}..."
+    return cut(short, 2 * _LONG, "...")
 
 
 def _fix(problem: BaseException) -> str:

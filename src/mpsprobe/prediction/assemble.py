@@ -434,9 +434,11 @@ def _quantised(seen: Observed) -> list[Refusal]:
     loading = seen.loading
     if loading is None or not loading.fails:
         return []
-    message = f"{loading.stage} the {loading.title} checkpoint raises {loading.error}"
+    message = f"{loading.stage} the checkpoint ({loading.title}) raises {loading.error}"
     if not loading.raises:
-        message = f"Loading the {loading.title} checkpoint does not give its weights. {loading.sentences[0]}"
+        message = (
+            f"Loading the checkpoint ({loading.title}) does not give its weights. {loading.sentences[0]}"
+        )
     return [Refusal(Phase.TRANSFER, "quantisation", "", message, "certain", "", fix=loading.fix)]
 
 

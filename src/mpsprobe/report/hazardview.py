@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mpsprobe.knowledge import advisories
 from mpsprobe.quantities import plural, seconds
 from mpsprobe.report.checkview import grid
-from mpsprobe.report.outlookview import FoldView, TitledGrid
+from mpsprobe.report.outlookview import FoldView, TitledGrid, mac_title
 from mpsprobe.report.templating import clean
 from mpsprobe.run import Hazard, Predicted, Run, Table, Timing
 
@@ -25,7 +26,10 @@ _WAIT_LINES = 60
 
 @dataclass(frozen=True)
 class HazardView:
-    """One known fault: the symptom, its grade with the word for its colour, the place where it is met, and the fix."""
+    """One known fault: the symptom, its grade with the word for its colour, the place where it is met, and the fix.
+
+    `link` is the address of its source; empty where this version does not know the advisory.
+    """
 
     title: str
     advisory: str
@@ -34,6 +38,7 @@ class HazardView:
     why: str
     place: str
     fix: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def _view(one: Hazard) -> HazardView:
         why=clean(one.why),
         place=clean(place),
         fix=clean(one.fix),
+        link=next((known.links[0] for known in advisories.load_all() if known.id == one.advisory), ""),
     )
 
 
@@ -139,7 +145,9 @@ def waits_text(made: Predicted, time: Timing | None) -> str:
     """Return sentences on what a wait does, what was run while the waits were counted, and what they cost."""
     cost = waits_cost(time)
     costs = (
-        f"They take {cost} on {time.hardware} (predicted)." if time and cost else "Their cost is not known."
+        f"They take {cost} on {mac_title(time.hardware)} (predicted)."
+        if time and cost
+        else "Their cost is not known."
     )
     return (
         f"Counted in: {made.doing}. Each wait empties the queue of kernels: the host dispatches nothing until the GPU "

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from mpsprobe import quantities
+from mpsprobe.knowledge import advisories
 from mpsprobe.quantities import enumerate_words, plural
 from mpsprobe.report.templating import clean
 from mpsprobe.report.wording import EVIDENCE, VERDICT, Word
@@ -24,6 +25,19 @@ _INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 @dataclass(frozen=True)
+class FaultMark:
+    """A known fault that op uses meet: its number on the page, its id, its title and the address of its source.
+
+    Title and link are empty where this version does not know an id, such as that of a later document.
+    """
+
+    number: str
+    advisory: str
+    title: str
+    link: str
+
+
+@dataclass(frozen=True)
 class OpRow:
     """The calls of one op from one line of code, in one or several layers and sizes."""
 
@@ -36,6 +50,7 @@ class OpRow:
     via: str
     advisories: str
     evidence: Word
+    faults: tuple[FaultMark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ class OpUses:
         tables: A table of `trouble` and one of `rest`, without those that have no rows.
         shown: The first `limit` rows of `trouble` and `rest`, for the short reports.
         left_out: A sentence that counts the rows that were not shown.
+        faults: The known faults of all rows, each once, in the order of their numbers.
     """
 
     summary: str
@@ -91,6 +107,7 @@ class OpUses:
     tables: tuple[OpTable, ...]
     shown: tuple[OpRow, ...]
     left_out: str
+    faults: tuple[FaultMark, ...] = ()
 
 
 def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
@@ -100,8 +117,9 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
     order = list(VERDICT)
     groups = _grouped(uses)
     groups.sort(key=lambda group: (order.index(group[0].verdict), -_calls(group), group[0].op))
-    trouble = tuple(_row(group) for group in groups if group[0].verdict in TROUBLE)
-    rest = tuple(_row(group) for group in groups if group[0].verdict not in TROUBLE)
+    faults = _faults(groups)
+    trouble = tuple(_row(group, faults) for group in groups if group[0].verdict in TROUBLE)
+    rest = tuple(_row(group, faults) for group in groups if group[0].verdict not in TROUBLE)
     shown = (*trouble, *rest)[:limit]
     hidden = len(trouble) + len(rest) - len(shown)
     return OpUses(
@@ -121,7 +139,19 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
         ),
         shown=shown,
         left_out=f"{plural(hidden, 'more row')} in report.html and run.json" if hidden else "",
+        faults=tuple(faults.values()),
     )
+
+
+def _faults(groups: list[list[OpUse]]) -> dict[str, FaultMark]:
+    """Return each known fault that the groups meet by its id, numbered as they come."""
+    known = {one.id: one for one in advisories.load_all()}
+    marks: dict[str, FaultMark] = {}
+    for id_ in dict.fromkeys(id_ for group in groups for id_ in group[0].advisories):
+        found = known.get(id_)
+        title, link = (found.title, found.links[0]) if found is not None else ("", "")
+        marks[id_] = FaultMark(f"{len(marks) + 1}", clean(id_), clean(title), link)
+    return marks
 
 
 def signature(group: list[OpUse]) -> str:
@@ -161,7 +191,7 @@ def _calls(uses: list[OpUse]) -> int:
     return sum(use.count for use in uses)
 
 
-def _row(group: list[OpUse]) -> OpRow:
+def _row(group: list[OpUse], faults: dict[str, FaultMark]) -> OpRow:
     first = group[0]
     paths = {use.module for use in group}
     module = first.module if len(paths) == 1 else f"{_INDEX.sub('*', first.module)} ({len(paths)} modules)"
@@ -175,6 +205,7 @@ def _row(group: list[OpUse]) -> OpRow:
         via=clean(first.via),
         advisories=clean(", ".join(first.advisories)),
         evidence=EVIDENCE[first.evidence],
+        faults=tuple(faults[id_] for id_ in first.advisories),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mpsprobe import quantities
+from mpsprobe.errors import UsageError
+from mpsprobe.mac.catalogue import named
 from mpsprobe.report.checkview import Grid, grid
 from mpsprobe.report.mosaics import Mosaic, macs_chart
 from mpsprobe.report.templating import clean
@@ -91,7 +93,11 @@ class AdviceView:
 
 @dataclass(frozen=True)
 class RouteView:
-    """One route as a template prints it; `chosen` marks the recommended one."""
+    """One route as a template prints it.
+
+    `chosen` marks the recommended one. `card` holds the tables of its card: that of MPS has none, because the page
+    lists its blockers under "What breaks".
+    """
 
     name: str
     chosen: bool
@@ -100,6 +106,7 @@ class RouteView:
     evidence: Word
     reasons: tuple[str, ...]
     tables: tuple[TitledGrid, ...]
+    card: tuple[TitledGrid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,13 +180,23 @@ def _rate_view(rate: Rate, evidence: Evidence, hardware: str, of: str) -> RateVi
     assert rate.expected is not None
     timed = rate.unit in ("s", "s/it")
     shown = quantities.seconds if timed else _rate
-    unit = rate.unit.removeprefix("s") if timed else f" {rate.unit}"
+    unit = "" if timed else f" {rate.unit}"
     span = ""
     if rate.low is not None and rate.high is not None:
         span = f"{shown(rate.low)} to {shown(rate.high)}{unit}"
+    name = f"{rate.name}, one iteration" if rate.unit == "s/it" else rate.name
     return RateView(
-        clean(rate.name) + of, f"{shown(rate.expected)}{unit}", span, EVIDENCE[evidence], clean(hardware)
+        clean(name) + of, f"{shown(rate.expected)}{unit}", span, EVIDENCE[evidence], mac_title(hardware)
     )
+
+
+def mac_title(hardware: str) -> str:
+    """Return a Mac's name for readers, such as `Apple M1 Max, 32 GPU cores, 64 GB`; other machines keep theirs."""
+    try:
+        mac = named(hardware)
+    except UsageError:
+        return clean(hardware)
+    return f"{mac.chip}, {mac.gpu_cores} GPU cores, {mac.memory_bytes >> 30} GB"
 
 
 def _rate(value: float) -> str:
@@ -306,7 +323,10 @@ def stops_view(outlook: Outlook | None) -> TitledGrid | None:
 
 
 def _route(route: Route, advice: Recommendation | None) -> RouteView:
-    tables = [TitledGrid(clean(title), grid(table)) for title, table in route.tables.items()]
+    shown = (
+        list(route.tables.items())[1:] if route.name == "mps" else route.tables.items()
+    )  # "What breaks" has it
+    tables = [TitledGrid(clean(title), grid(table)) for title, table in shown]
     if route.components:
         tables.insert(0, TitledGrid("Parts of the target", grid(_components(route.components))))
     return RouteView(
@@ -317,6 +337,7 @@ def _route(route: Route, advice: Recommendation | None) -> RouteView:
         evidence=EVIDENCE[route.evidence],
         reasons=tuple(map(clean, route.reasons)),
         tables=tuple(tables),
+        card=() if route.name == "mps" else tuple(tables),
     )
 
 
@@ -388,7 +409,7 @@ def _time(forecast: Forecast, time: Timing) -> TimeView:
             shares += f", which are {time.native_call_share:.2%} of the calls"
         shares += "."
     tables = [TitledGrid("By stage", grid(Table(columns, rows))), *_elsewhere(forecast)]
-    return TimeView(clean(time.hardware), clean(time.basis), tuple(tables), shares)
+    return TimeView(mac_title(time.hardware), clean(time.basis), tuple(tables), shares)
 
 
 def _stage(part: TimePart) -> list[str | int | float | bool | None]:

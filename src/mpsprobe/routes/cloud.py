@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from mpsprobe.knowledge.cloud_prices import Offer
-from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds
+from mpsprobe.quantities import decimal_size, enumerate_words, plural, rough, seconds
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case
 from mpsprobe.run import Fit, Route, Table, Viability
@@ -168,7 +168,7 @@ def _sentence(case: Case, found: list[Quote], chosen: Quote | None) -> str:
         return f"{text}; how long it takes there was not forecast."
     count = case.plan.counted
     least = "at least " if chosen.least else ""
-    return f"{text}: {least}{seconds(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
+    return f"{text}: {least}{rough(chosen.hours * 3600)} and ${chosen.cost:,.2f} for {count}."
 
 
 def _reasons(case: Case, found: list[Quote], chosen: Quote | None) -> list[str]:
@@ -222,8 +222,8 @@ def _table(found: list[Quote]) -> Table:
             if one.offer.per_hour is not None
             else f"${one.offer.per_month:.2f}/month",
             _bounded(one, seconds(one.per_sample) if one.per_sample is not None else None),
-            seconds(one.start) if one.start is not None else None,
-            _bounded(one, seconds(one.hours * 3600) if one.hours is not None else None),
+            rough(one.start) if one.start is not None else None,
+            _bounded(one, rough(one.hours * 3600) if one.hours is not None else None),
             _bounded(one, f"${one.cost:,.2f}" if one.cost is not None else None),
             one.break_even if one.fit is not Fit.NO else None,
         ]

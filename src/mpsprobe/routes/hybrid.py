@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.knowledge import chips, ops
-from mpsprobe.quantities import decimal_size, enumerate_words, plural, seconds
+from mpsprobe.quantities import decimal_size, enumerate_words, plural, rough, seconds
 from mpsprobe.routes import commands, mps
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
@@ -145,8 +145,8 @@ def _final_runs(case: Case, quote: Quote | None) -> list[str]:
         return []
     count = case.plan.inferences
     return [
-        f"{case.plan.counted} {'takes' if count == 1 else 'take'} {seconds(count * per_sample)} on the Mac, "
-        f"{'at least ' if quote.least else ''}{seconds(quote.hours * 3600)} on {quote.offer.name}."
+        f"{case.plan.counted} {'takes' if count == 1 else 'take'} {rough(count * per_sample)} on the Mac, "
+        f"{'at least ' if quote.least else ''}{rough(quote.hours * 3600)} on {quote.offer.name}."
     ]
 
 

@@ -224,9 +224,9 @@ def _memory(case: Case) -> str:
     text = f"Memory: {memory.fit.label}"
     if memory.needed_bytes is not None and memory.available_bytes is not None:
         packed = " with packed weights" if case.packed else ""
-        text += (
-            f", {decimal_size(memory.needed_bytes)} needed{packed} of {decimal_size(memory.available_bytes)}"
-        )
+        needed = decimal_size(memory.needed_bytes)
+        said = memory.reason.startswith(needed)  # the next sentence then begins with that size
+        text += packed if said else f", {needed} needed{packed} of {decimal_size(memory.available_bytes)}"
     return f"{text}. {memory.reason}".rstrip()
 
 

@@ -16,7 +16,7 @@ from mpsprobe.forecast.trace import Trace, stages
 from mpsprobe.knowledge import chips, speed
 from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
-from mpsprobe.quantities import decimal_size, seconds
+from mpsprobe.quantities import decimal_size, rough, seconds
 from mpsprobe.routes import alternatives, checklist, cloud, commands, hybrid, mps, tables
 from mpsprobe.routes.case import Case, weakest
 from mpsprobe.routes.cloud import Quote
@@ -250,11 +250,11 @@ def _mps(grounds: RouteFacts) -> Advice | None:
     if share == 1:
         known = "All of its ops run on the GPU"
     if changes:
-        known = "What stands in the way has a known fix"
+        known = "Each thing that blocks MPS has a known fix"
     if (grounds.slow or grounds.long) and grounds.quote is not None:
         per_sample = case.seconds_per_sample
         assert per_sample is not None
-        whole = seconds(per_sample * case.plan.inferences)
+        whole = rough(per_sample * case.plan.inferences)
         whole += f" ({case.plan.counted}, each {case.workload})" if case.workload else ""
         renting = f"rent {grounds.quote.offer.name} for the plan, which takes this Mac {whole}"
         because = f"{known}, and a {case.one} takes {seconds(per_sample)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mpsprobe.knowledge import environment
-from mpsprobe.quantities import plural, seconds
+from mpsprobe.quantities import plural, rough, seconds
 from mpsprobe.routes import alternatives, hybrid, mps
 from mpsprobe.routes.case import Case, OnRelease
 from mpsprobe.routes.cloud import Quote
@@ -61,10 +61,10 @@ def timeline(case: Case) -> Table:
     known = [took for _, took, _ in steps if took is not None]
     total = sum(known) if len(known) == len(steps) else None
     rows: list[list[Cell]] = [
-        [step, seconds(took) if took is not None else _UNKNOWN, basis if took is not None else ""]
+        [step, rough(took) if took is not None else _UNKNOWN, basis if took is not None else ""]
         for step, took, basis in steps
     ]
-    rows.append(["Total", seconds(total) if total is not None else _UNKNOWN, ""])
+    rows.append(["Total", rough(total) if total is not None else _UNKNOWN, ""])
     return Table(["step", "time", "basis"], rows)
 
 
@@ -73,7 +73,7 @@ def _moving(case: Case, stage: str, rate: float) -> tuple[float | None, str]:
     part, weights = case.stage(stage), case.run.target.weight_bytes
     if part is not None and part.seconds.expected is not None:
         low, high = part.seconds.low, part.seconds.high
-        spread = f", {seconds(low)} to {seconds(high)}" if low is not None and high is not None else ""
+        spread = f", {rough(low)} to {rough(high)}" if low is not None and high is not None else ""
         return part.seconds.expected, f"forecast{spread}"
     if weights is None:
         return None, ""
@@ -139,7 +139,7 @@ def _release_verdict(one: OnRelease, is_first: bool) -> str:
 
 def _mac_setup(case: Case) -> str:
     took, _ = _moving(case, "download", case.cloud.network.home_down)
-    return f"{seconds(took)} of download" if took is not None else _UNKNOWN
+    return f"{rough(took)} of download" if took is not None else _UNKNOWN
 
 
 def _mlx_speed(case: Case, work: Effort) -> str:
@@ -160,7 +160,7 @@ def _mlx_setup(work: Effort) -> str:
 
 
 def _cloud_setup(quote: Quote | None) -> str:
-    return seconds(quote.start) if quote is not None and quote.start is not None else _UNKNOWN
+    return rough(quote.start) if quote is not None and quote.start is not None else _UNKNOWN
 
 
 def _changes(count: int) -> str:
@@ -202,7 +202,7 @@ def _plan(case: Case) -> str:
     per_sample = case.seconds_per_sample
     if per_sample is None:
         return _UNKNOWN
-    return f"{seconds(per_sample * case.plan.inferences)}, once it is set up"
+    return f"{rough(per_sample * case.plan.inferences)}, once it is set up"
 
 
 def _with_setup(took: str) -> str:
@@ -237,7 +237,7 @@ def _hybrid_plan(quote: Quote | None) -> str:
 def _cloud_plan(quote: Quote | None) -> str:
     if quote is None or quote.hours is None:
         return _UNKNOWN
-    return f"{_at_least(quote)}{seconds(quote.hours * 3600)}"
+    return f"{_at_least(quote)}{rough(quote.hours * 3600)}"
 
 
 def _risk(judgement: mps.Judgement) -> str:

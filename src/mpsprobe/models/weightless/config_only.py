@@ -337,5 +337,5 @@ def source_findings(package: str, torch: str | None = None) -> list[str]:
     for code, places in by_rule.items():
         shown = ", ".join(dict.fromkeys(places[:_PLACES]))
         more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
-        sentences.append(f"Its source, {code} {rules[code].title}: {shown}{more}. {rules[code].why}")
+        sentences.append(f"In its source, {shown}{more}: {rules[code].title} ({code}). {rules[code].why}")
     return sentences

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mpsprobe.knowledge import engines as knowledge_engines
 from mpsprobe.knowledge import mlx
 from mpsprobe.knowledge.mlx import Kind, MlxLibrary
-from mpsprobe.quantities import enumerate_words, plural
+from mpsprobe.quantities import enumerate_words
 from mpsprobe.routes import alternatives, commands
 from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
@@ -243,7 +243,8 @@ def _reasons(case: Case, work: Effort, packages: Sequence[MlxLibrary]) -> list[s
             kind: sum(one.does == kind for one in work.components) for kind in ("reuse", "wrap", "port")
         }
         counted = enumerate_words([f"{count} to {kind}" for kind, count in by_kind.items() if count])
-        reasons.append(f"{plural(len(work.components), 'part')}: {counted}.")
+        parts = len(work.components)
+        reasons.append(f"{parts} parts: {counted}." if parts > 1 else f"One part, {counted.lstrip('1 ')}.")
         reasons.append(
             f"{_span(work.days)} days by the rule; its uncertainty makes that {_span(outside)}."
             if not work.reused
