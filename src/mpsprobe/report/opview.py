@@ -66,18 +66,26 @@ class VerdictShare:
 
 @dataclass(frozen=True)
 class OpTable:
-    """Rows with a title; `modules` and `ways` are False where no row fills these columns, so that they are left out."""
+    """Rows with a title, and the known faults that they meet, each once.
+
+    `modules` and `ways` tell whether any row fills those columns: others are left out.
+    """
 
     title: str
     rows: tuple[OpRow, ...]
     modules: bool
     ways: bool
+    faults: tuple[FaultMark, ...] = ()
 
 
 def op_table(title: str, rows: tuple[OpRow, ...]) -> OpTable:
     """Return a table of op uses, with the two flags on its optional columns set by its rows."""
     return OpTable(
-        title, rows, any(row.module for row in rows), any(row.via or row.advisories for row in rows)
+        title,
+        rows,
+        modules=any(row.module for row in rows),
+        ways=any(row.via or row.advisories for row in rows),
+        faults=tuple(dict.fromkeys(one for row in rows for one in row.faults)),
     )
 
 

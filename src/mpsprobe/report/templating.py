@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from mpsprobe.quantities import plural, printable
 
 _SPAN = re.compile(r"(`[^`\n]+`)|(https?://[^\s<>\"'`|]+[^\s<>\"'`|.,;:!?)\]])")
-#: A place in source code: `models/llama.py:397`.
-_PLACE = re.compile(r"([\w./-]+\.py:\d+)")
+#: A place in source code, `models/llama.py:397`, or in a model, `model.layers.0.self_attn`.
+_PLACE = re.compile(r"([\w./-]+\.py:\d+|[A-Za-z_]\w*(?:\.(?:\w+|\*)){3,})")
 #: The number of letters of a file name that fit into one line of a narrow window.
 _LONG = 32
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
@@ -66,6 +66,8 @@ def _places_html(text: str) -> Markup:
 
 def _place_html(place: str) -> Markup:
     folders, slash, file = place.rpartition("/")
+    if not slash and ":" not in place:  # the path of a module
+        return Markup("<wbr>").join(map(escape, re.split(r"(?<=\.)", place)))
     whole = Markup('<span class="whole">{}</span>' if len(file) <= _LONG else "{}").format(file)
     return Markup("<wbr>").join([*(escape(f"{one}/") for one in folders.split("/") if slash), whole])
 

@@ -26,7 +26,7 @@ from mpsprobe.report.fact_lists import FactList, command, elapsed, fact_lists, i
 from mpsprobe.report.hazardview import HazardList, hazard_list, waits_folds, warning
 from mpsprobe.report.headline import Headline, all_checks, in_flight, is_prediction, phase_status, verdict
 from mpsprobe.report.mosaics import Mosaic, releases_chart
-from mpsprobe.report.opview import OpTable, OpUses, op_table, op_uses
+from mpsprobe.report.opview import FaultMark, OpTable, OpUses, op_table, op_uses
 from mpsprobe.report.outlookview import (
     AdviceView,
     FoldView,
@@ -172,6 +172,7 @@ class Page:
     waits: tuple[FoldView, ...]
     stops: TitledGrid | None
     breaks: OpTable | None
+    faults: tuple[FaultMark, ...]
     more_breaks: str
     memory_bar: StackedBar | None
     charts: tuple[BarChart, ...]
@@ -211,6 +212,7 @@ def page(run: Run) -> Page:
     rates = rate_views(forecast, packed=quantised is not None and quantised.packed) if forecast else ()
     ops = op_uses(run.op_uses)
     trouble = ops.breaks if ops is not None else ()
+    breaks = op_table(_BREAKING, trouble[:_BREAKS]) if trouble else None
     hazards = hazard_list(run.predicted.hazards) if run.predicted else None
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
     shown = tuple(stage for stage in stages if stage.checks or stage.folded)
@@ -263,7 +265,8 @@ def page(run: Run) -> Page:
         hazards=hazards,
         waits=tuple(waits_folds(run)),
         stops=stops,
-        breaks=op_table(_BREAKING, trouble[:_BREAKS]) if trouble else None,
+        breaks=breaks,
+        faults=tuple(one for one in ops.faults if breaks is None or one not in breaks.faults) if ops else (),
         more_breaks=plural(len(trouble) - _BREAKS, "more row") if len(trouble) > _BREAKS else "",
         memory_bar=bar,
         charts=charts,

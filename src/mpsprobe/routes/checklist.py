@@ -51,7 +51,10 @@ def table(case: Case, judgement: mps.Judgement | None = None) -> Table:
             continue
         answer = ask(case)
         basis = answer.evidence.value if answer.evidence else ""
-        row = [question, answer.word, answer.found, f"{basis} on {answer.device}" if answer.device else basis]
+        place = (
+            f" on {answer.device}" if answer.device not in ("", basis) else ""
+        )  # not "emulated on emulated"
+        row = [question, answer.word, answer.found, f"{basis}{place}"]
         rows.append([*row, _after(case, ask, answer)] if changed else [*row])
     columns = ["question", "answer", "found", "evidence"]
     return Table([*columns, "after the changes"] if changed else columns, rows)

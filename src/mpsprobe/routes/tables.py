@@ -185,7 +185,7 @@ def _at_least(quote: Quote) -> str:
 def _cloud_iteration(case: Case, quote: Quote | None) -> str:
     if quote is None or quote.per_sample is None:
         return _UNKNOWN
-    return f"{_at_least(quote)}{seconds(quote.per_sample)} a {case.one}, and its way there"
+    return f"{_at_least(quote)}{seconds(quote.per_sample)} a {case.one}, plus sending its data"
 
 
 def _hybrid_cost(quote: Quote | None) -> str:
