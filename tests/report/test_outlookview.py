@@ -11,9 +11,10 @@ import pytest
 from mpsprobe import report
 from mpsprobe.report.headline import verdict
 from mpsprobe.report.outlookview import outlook_view
+from mpsprobe.report.view import page
 from mpsprobe.routes.recommend import outlook
 from mpsprobe.run import Evidence, Fit, MacFit, MemoryRemedy, OpVerdict, Outlook, RemedyKind, Run, Status
-from mpsprobe.run.document import Hazard, Predicted, Quantisation
+from mpsprobe.run.document import Hazard, Predicted, Quantisation, SourceFinding
 from tests.routes.cases import GIB, case, memory, timing, use
 
 NATIVE = [use(count=90), use("aten::silu", count=10)]
@@ -106,6 +107,29 @@ def test_wrong_values_of_longer_workloads_say_from_where(certainty: str, words: 
     fault = msgspec.structs.replace(fault, reached=True, from_tokens=1024)
     run.predicted = Predicted(doing="", inputs=[], notes=[], dtypes={}, hazards=[fault])
     assert words in f"{verdict(run).outcome};"
+
+
+def test_findings_in_the_source_are_seen_without_unfolding() -> None:
+    run = predicted(*NATIVE)
+    loop = SourceFinding(
+        code="MPS501", title="A loop", level="error", places=["a.py:3"], why="It never ends."
+    )
+    run.predicted = Predicted(
+        doing="",
+        inputs=[],
+        notes=[],
+        dtypes={},
+        source=[
+            msgspec.structs.replace(loop, code="MPS202", ran=True),
+            msgspec.structs.replace(loop, places=["test_inference.py:3", "test_inference.py:9"]),
+        ],
+    )
+    shown = page(run)
+    assert shown.hazards is not None
+    assert [one.advisory for one in shown.hazards.met] == ["MPS202"]
+    assert [one.advisory for one in shown.hazards.possible] == ["MPS501"]
+    assert shown.hazards.title == "2 places in its source to check for a Mac, not on the path that was run"
+    assert "3 places to check for a Mac" in shown.answer.detail
 
 
 def test_a_prediction_shows_no_phases() -> None:

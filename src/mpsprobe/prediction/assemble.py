@@ -26,6 +26,7 @@ from mpsprobe.knowledge.cloud_prices import Cloud
 from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.hub import integrity
 from mpsprobe.models.training import TrainingAdapter
+from mpsprobe.models.weightless import config_only
 from mpsprobe.ops.verdicts import JudgedUse, hazards, judge
 from mpsprobe.phases import known_bad
 from mpsprobe.prediction.fitting import architecture, every_mac
@@ -106,6 +107,9 @@ def predict(
     if target.ref is not None:
         known_bad.remember(target.ref, [use for use, _ in seen.uses], seen.token_limit)
     made = _predicted(target, seen, mac, release, known)
+    if package := target.adapter.profile.package:
+        places = {use.source for use, _ in seen.uses if use.source}
+        made.source = config_only.source_findings(package, release, places)
     if releases is not None and releases.predicted is not None:
         made.releases = releases.predicted.releases
         made.first_fully_native = releases.predicted.first_fully_native
@@ -196,6 +200,7 @@ def _run(target: WeightlessTarget, seen: Observed, made: Predicted, mac: Mac, ho
         mac=mac,
         limits=[
             f"What was run: {made.doing}. Its input: {'; '.join(made.inputs) or 'none'}.",
+            *(one.sentence for one in made.source),
             *made.notes,
             *([*quantisation.sentences, *quantisation.routes] if quantisation else []),
             *made.unknowns,

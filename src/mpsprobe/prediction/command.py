@@ -22,6 +22,7 @@ from mpsprobe.forecast.calibration import machines as calibrated
 from mpsprobe.knowledge import environment, ops
 from mpsprobe.mac.catalogue import named, target_mac
 from mpsprobe.models import late_imports
+from mpsprobe.models.weightless.config_only import source_findings
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
 from mpsprobe.prediction.assemble import no_collection, run_of
@@ -74,6 +75,7 @@ def predict_releases(target: WeightlessTarget, mac: Mac, step: Callable[[str], N
         doing=last.predicted.doing,
         inputs=last.predicted.inputs,
         notes=last.predicted.notes,
+        source=source_findings(target.adapter.profile.package) if target.adapter.profile.package else [],
         dtypes=last.predicted.dtypes,
         quantisation=last.predicted.quantisation,
         unknowns=[text for text in last.predicted.unknowns if all(text in texts for texts in unknown)],

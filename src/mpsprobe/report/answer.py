@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsprobe.report.checkview import CheckView
+from mpsprobe.report.hazardview import source_note
 from mpsprobe.report.headline import Headline, is_prediction, of_calls, verdict
 from mpsprobe.report.outlookview import AdviceView
 from mpsprobe.report.templating import clean
@@ -56,7 +57,8 @@ def answer(run: Run) -> ShortAnswer:
             else ""
         )
         return ShortAnswer(clean(found.outcome), clean(calls) if passed and run.op_uses else "", asked)
-    return ShortAnswer(clean(_foretold(run, found)), f"{clean(of_calls(run, brief=True))}.", asked)
+    detail = f"{clean(of_calls(run, brief=True))}. {clean(source_note(run))}".rstrip()
+    return ShortAnswer(clean(_foretold(run, found)), detail, asked)
 
 
 def _lower(text: str) -> str:

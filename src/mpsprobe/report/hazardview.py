@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mpsprobe.knowledge import advisories
-from mpsprobe.quantities import plural, seconds
+from mpsprobe.quantities import enumerate_words, plural, seconds
 from mpsprobe.report.checkview import grid
 from mpsprobe.report.outlookview import FoldView, TitledGrid, mac_title
 from mpsprobe.report.templating import clean
-from mpsprobe.run import Hazard, Predicted, Run, Table, Timing
+from mpsprobe.run import Hazard, Predicted, Run, SourceFinding, Table, Timing
 
 #: What makes the host wait, by the kind of wait.
 _WAITS = {
@@ -72,14 +72,67 @@ def warning(run: Run) -> str:
     return f"Known fault on torch {torch}: {first.title}{when}{more}. Fix: {first.fix}"
 
 
-def hazard_list(hazards: Sequence[Hazard]) -> HazardList | None:
-    """Return the known faults that are met or listed as possible; None when there are none."""
-    met = tuple(_view(one) for one in hazards if one.is_met)
-    possible = tuple(_view(one) for one in hazards if not one.is_met and one.listed)
-    if not met and not possible:
+def hazard_list(hazards: Sequence[Hazard], source: Sequence[SourceFinding] = ()) -> HazardList | None:
+    """Return the known faults and the findings in the target's source that a report shows; None when there are none.
+
+    Args:
+        hazards: The known faults that the op uses meet or may meet.
+        source: The findings of the scan; those in functions that ran stand among the faults that are met.
+    """
+    met = (*(_view(one) for one in hazards if one.is_met), *(_found(one) for one in source if one.ran))
+    faults = tuple(_view(one) for one in hazards if not one.is_met and one.listed)
+    unseen = [one for one in source if not one.ran]
+    if not met and not faults and not unseen:
         return None
-    title = f"{plural(len(possible), 'more known fault')}, where the workload, macOS or chip decides"
-    return HazardList(met, possible, title if possible else "")
+    parts = []
+    if faults:
+        parts.append(f"{plural(len(faults), 'more known fault')}, where the workload, macOS or chip decides")
+    if unseen:
+        count = plural(sum(len(one.places) for one in unseen), "place")
+        parts.append(f"{count} in its source to check for a Mac, {_UNSEEN}")
+    return HazardList(met, (*faults, *map(_found, unseen)), "; ".join(parts))
+
+
+#: Of places in the source where the recorded inference called no op.
+_UNSEEN = "not on the path that was run"
+
+
+def source_note(run: Run) -> str:
+    """Return a sentence on how many places in the target's source mean trouble on a Mac; empty for none."""
+    found = run.predicted.source if run.predicted is not None else []
+    ran, unseen = (sum(len(one.places) for one in found if one.ran is each) for each in (True, False))
+    parts = [
+        *([f"{ran:,} in functions that were run"] if ran else []),
+        *([f"{unseen:,} {_UNSEEN}"] if unseen else []),
+    ]
+    whole = plural(ran + unseen, "place")
+    return (
+        f"A scan of its source finds {whole} to check for a Mac: {enumerate_words(parts)}." if parts else ""
+    )
+
+
+def _found(one: SourceFinding) -> HazardView:
+    more = f" and {len(one.places) - _PLACES} more" if len(one.places) > _PLACES else ""
+    return HazardView(
+        title=clean(one.title),
+        advisory=clean(one.code),
+        grade=f"{one.level} in its source, {'in a function that was run' if one.ran else _UNSEEN}",
+        key="fail" if one.level == "error" else "warn",
+        why=clean(one.why),
+        place=clean(f"{', '.join(one.places[:_PLACES])}{more}"),
+        fix=clean(one.fix),
+    )
+
+
+#: The number of places of one rule that are listed.
+_PLACES = 12
+
+
+def _when(one: Hazard) -> str:
+    """Return from how many tokens on a fault is met that this workload does not reach; else how certain it is."""
+    if one.reached and one.from_tokens is not None:
+        return f"from {one.from_tokens:,} tokens on"
+    return one.certainty
 
 
 def _view(one: Hazard) -> HazardView:
@@ -91,7 +144,7 @@ def _view(one: Hazard) -> HazardView:
     return HazardView(
         title=clean(one.title),
         advisory=clean(one.advisory),
-        grade=f"{one.severity}, {one.certainty}",
+        grade=f"{one.severity}, {_when(one)}",
         key="fail" if one.severity in ("critical", "high") else "warn",
         why=clean(one.why),
         place=clean(place),

@@ -141,7 +141,7 @@ def _head(run: Run, made: Predicted) -> str:
         f"  ran    {made.doing}",
     ]
     lines += [f"  input  {one}" for one in made.inputs]
-    lines += [f"  note   {one}" for one in made.notes]
+    lines += [f"  note   {one}" for one in (*(each.sentence for each in made.source), *made.notes)]
     if made.kept_since:
         when = made.kept_since.replace("T", " ").replace("Z", " UTC")
         lines.append(f"  made   {when}, taken from the cache: --no-cache makes it anew")

@@ -213,7 +213,7 @@ def page(run: Run) -> Page:
     ops = op_uses(run.op_uses)
     trouble = ops.breaks if ops is not None else ()
     breaks = op_table(_BREAKING, trouble[:_BREAKS]) if trouble else None
-    hazards = hazard_list(run.predicted.hazards) if run.predicted else None
+    hazards = hazard_list(run.predicted.hazards, run.predicted.source) if run.predicted else None
     stages = tuple(_stage(run, phase, checks, views) for phase in Phase)
     shown = tuple(stage for stage in stages if stage.checks or stage.folded)
     barriers = tuple(_barriers(checks, views))

@@ -157,6 +157,35 @@ class Hazard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.certainty == "certain" or self.reached
 
 
+class SourceFinding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one rule of the scan finds in the source of a target's package.
+
+    Attributes:
+        code: The code of the rule, such as `MPS501`.
+        title: What the rule looks for.
+        level: `error` or `warning`.
+        places: The places as `file:line`, with paths inside the package.
+        why: What happens on a Mac.
+        fix: The fix.
+        ran: Whether the recorded inference called ops in the functions of these places.
+    """
+
+    code: str
+    title: str
+    level: str
+    places: list[str]
+    why: str
+    fix: str = ""
+    ran: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """Return the finding in words, with at most twelve places."""
+        shown = ", ".join(self.places[:12])
+        more = f" and {len(self.places) - 12} more" if len(self.places) > 12 else ""
+        return f"In its source, {shown}{more}: {self.title} ({self.code}). {self.why}"
+
+
 class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The part of a run that only a prediction has.
 
@@ -178,6 +207,7 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         releases: The prediction for each torch release, oldest first; empty when only one release was requested.
         first_fully_native: The earliest release that is fully native together with every later one; None when
             there is none.
+        source: What the scan finds in the source of the target's package; empty where it has no package of its own.
         kept_since: The time at which it was made, when it was taken from the cache of predictions; empty otherwise.
     """
 
@@ -195,6 +225,7 @@ class Predicted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     next_step: str = ""
     releases: list[ReleaseSummary] = []
     first_fully_native: str | None = None
+    source: list[SourceFinding] = []
     kept_since: str = ""
 
 

@@ -35,7 +35,7 @@ def test_every_cuda_of_a_script_and_the_silent_error_are_said(
     (package / "test_inference.py").write_text(_SCRIPT)
     (package / "solver.py").write_text(_SOLVER)
     monkeypatch.syspath_prepend(str(tmp_path))
-    said = "\n".join(config_only.source_findings("my_drive", "2.8"))
+    said = "\n".join(one.sentence for one in config_only.source_findings("my_drive", "2.8"))
     for place in (
         "MPS101",
         "test_inference.py:4",
@@ -47,6 +47,19 @@ def test_every_cuda_of_a_script_and_the_silent_error_are_said(
         assert place in said
     assert "MPS202" in said
     assert "solver.py:5" in said
+
+
+def test_what_ran_is_told_from_what_did_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "their_drive"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "script.py").write_text(_SCRIPT)
+    (package / "solver.py").write_text(f"{_SOLVER}\n\n{_SOLVER.partition('def')[2].join(['def', ''])}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = config_only.source_findings("their_drive", "2.8", {"their_drive/solver.py:6"})
+    assert [(one.code, one.places) for one in found if one.ran] == [("MPS202", ["solver.py:5"])]
+    others = {place for one in found if not one.ran for place in one.places}
+    assert {"solver.py:10", "script.py:4"} <= others
 
 
 def test_package_that_is_not_installed_has_no_findings() -> None:

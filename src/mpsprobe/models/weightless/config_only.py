@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from mpsprobe.models.weightless import from_config, gguf
 from mpsprobe.models.weightless.from_config import Blueprint
 from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.models.weightless.shrink import shrink as shrunk
+from mpsprobe.run import SourceFinding
 from mpsprobe.scan import Level, Options
 from mpsprobe.scan.findings import all_rules
 from mpsprobe.scan.scanner import scan
@@ -295,8 +297,8 @@ def _own(ref: TargetRef, folder: Path, weights: Weights) -> tuple[Adapter, list[
             f"{ref.name}: its profile {ref.profile.name} has an adapter of its own, which --shrink does not know.",
             f"Leave --shrink out, or give --profile {choose.GENERIC} where its class is one of transformers'.",
         )
-    if ref.profile.package:
-        changes = [*changes, *source_findings(ref.profile.package)]
+    if ref.profile.package and weights is not Weights.NONE:  # a prediction tells which of these places ran
+        changes = [*changes, *(one.sentence for one in source_findings(ref.profile.package))]
     return adapter, changes
 
 
@@ -310,32 +312,64 @@ def import_from_here() -> None:
         sys.path.append(here)
 
 
-#: The number of places in the sentence about one rule.
-_PLACES = 12
+def source_findings(
+    package: str, torch: str | None = None, called: Collection[str] = ()
+) -> list[SourceFinding]:
+    """Return the errors and warnings that a scan finds in a package's source and scripts, by rule.
 
-
-def source_findings(package: str, torch: str | None = None) -> list[str]:
-    """Return a sentence for each rule that finds errors or warnings in a package's source, with up to 12 places.
+    Places in functions that ran come first, apart from the same rule's other places.
 
     Args:
         package: The dotted name; a package that is not installed has no findings.
         torch: The torch release of the target Mac, without findings if there is no data on it; None for the
             installed one.
+        called: The places as `file:line` at which a recorded inference called ops.
     """
     try:
         found = scan(of_package(package), Options(torch=torch or metadata.version("torch")))
     except MpsprobeError:  # not installed, or no data on that release
         return []
-    by_rule: dict[str, list[str]] = {}
+    home = package.replace(".", "/")
+    lines: dict[str, set[int]] = {}
+    for place in called:
+        path, _, line = place.rpartition(":")
+        if line.isdigit():
+            lines.setdefault(path, set()).add(int(line))
+    by_rule: dict[tuple[bool, str, str], list[str]] = {}
     for one in found.findings:
         if one.severity is not Level.NOTE:
             path = one.path.replace("\\", "/")
-            inside = path.partition(f"/{package.replace('.', '/')}/")[2] or path
-            by_rule.setdefault(one.code, []).append(f"{inside}:{one.line}")
+            inside = path.partition(f"/{home}/")[2] or path
+            ran = _has_run(Path(one.path), one.line, lines.get(f"{home}/{inside}", set()))
+            by_rule.setdefault((not ran, one.severity.value, one.code), []).append(f"{inside}:{one.line}")
     rules = all_rules()
-    sentences = []
-    for code, places in by_rule.items():
-        shown = ", ".join(dict.fromkeys(places[:_PLACES]))
-        more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
-        sentences.append(f"In its source, {shown}{more}: {rules[code].title} ({code}). {rules[code].why}")
-    return sentences
+    return [
+        SourceFinding(
+            code=code,
+            title=rules[code].title,
+            level=level,
+            places=list(dict.fromkeys(places)),
+            why=rules[code].why,
+            fix=rules[code].fix,
+            ran=not unseen,
+        )
+        for (unseen, level, code), places in sorted(by_rule.items(), key=lambda item: item[0])
+    ]
+
+
+def _has_run(path: Path, line: int, called: Collection[int]) -> bool:
+    """Return whether ops were called in the function around a line; outside functions, anywhere in its file."""
+    if not called:
+        return False
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    functions = [
+        (one.lineno, one.end_lineno or one.lineno)
+        for one in ast.walk(tree)
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+        and one.lineno <= line <= (one.end_lineno or 0)
+    ]
+    first, last = max(functions, default=(0, sys.maxsize))
+    return any(first <= each <= last for each in called)
