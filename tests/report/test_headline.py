@@ -49,6 +49,14 @@ def test_emulated_stays_emulated_though_pins_were_measured() -> None:
     assert "passed all six phases on an emulated MPS device" in headline.outcome
 
 
+def test_a_phase_that_passed_in_part_is_named() -> None:
+    run = examples.passed("mps", Evidence.MEASURED, examples.M1_MAX)
+    examples.find(run, "inference.check2").status = Status.UNKNOWN
+    outcome = verdict(run).outcome
+    assert "passed all six phases (phase 6 in part) on mps" in outcome
+    assert "1 check unknown (inference.check2)" in outcome
+
+
 @pytest.mark.parametrize("status", [Status.PASS, Status.UNKNOWN, Status.SKIPPED])
 def test_a_recipe_stands_at_the_top_of_every_report(status: Status) -> None:
     run = examples.passed("emulated", Evidence.EMULATED)

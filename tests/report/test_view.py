@@ -7,10 +7,12 @@ from mpsprobe.report.checkview import FOLD_ROWS
 from mpsprobe.report.view import page
 from mpsprobe.run import (
     Check,
+    DeviceChoice,
     Evidence,
     Forecast,
     HostWait,
     Mac,
+    Measurement,
     Outlook,
     Phase,
     Predicted,
@@ -174,3 +176,24 @@ def test_a_failure_without_routes_puts_its_remedy_first() -> None:
     )
     assert page(run).advice is None  # the banner has the recipe
     assert page(examples.crashed()).advice is None
+
+
+def test_two_torch_releases_are_told_apart() -> None:
+    run = examples.passed("emulated", Evidence.EMULATED)
+    run.mac = Mac("2.8", "15.5")
+    view = page(run)
+    said = "torch 2.13.0 ran here; the rules of MPS are those of torch 2.8"
+    assert said in view.install
+    assert any(said in limit for limit in view.limits)
+    run.mac = Mac("2.13", "15.5")
+    assert "ran here" not in page(run).install
+
+
+def test_times_of_this_machine_are_no_key_numbers_of_a_mac() -> None:
+    run = examples.emulated()
+    kept = [one.name for one in page(run).key_numbers]
+    for check in run.checks:
+        check.measurements = [*check.measurements, Measurement("a time", 2.0, "s", Evidence.MEASURED, "host")]
+    assert [one.name for one in page(run).key_numbers] == kept
+    run.device = DeviceChoice("mps", "mps", "")
+    assert "a time" in [one.name for one in page(run).key_numbers]

@@ -17,6 +17,8 @@ from mpsprobe.run import OpVerdict, Outlook, Target
 from tests.routes.cases import case, timing, use
 
 REPO = "meta-llama/Llama-3.1-8B"
+#: What the profile `transformers` requires besides torch, as a shell takes it.
+STATED = "'transformers<6,>=4.57' 'safetensors>=0.4.3'"
 H100 = (timing("NVIDIA H100 SXM", 1.0, 2.0),)
 
 
@@ -39,7 +41,7 @@ def _case(architecture: str = "llama", repo: str = REPO, verdict: OpVerdict = Op
 def test_a_workload_is_carried_into_the_command() -> None:
     made = outlook(_case())
     assert _of(made, "mps") == [
-        "pip install torch==2.8.0",
+        f"pip install torch==2.8.0 {STATED}",
         f"mpsprobe run {REPO} --dtype float16 --prompt-tokens 100 --new-tokens 500 --device mps",
     ]
 
@@ -132,7 +134,7 @@ def test_a_missing_op_sets_the_variable_and_names_a_release() -> None:
 
 def test_one_release_for_all_that_stands_in_the_way() -> None:
     made = outlook(case([use(), MISSING, WRONG], torch="2.8.0", time=timing("M1", 1.0, 2.0, share=0.99)))
-    assert _of(made, "mps")[0] == "pip install 'torch==2.12.*'"
+    assert _of(made, "mps")[0] == f"pip install 'torch==2.12.*' {STATED}"
     assert len(_of(made, "mps")) == 2
     assert made.recommendation is not None
     assert "with torch 2.12" in made.recommendation.sentence
@@ -143,7 +145,7 @@ def test_a_release_and_a_command_stand_beside_each_other() -> None:
     made = outlook(
         case([use(), WRONG], torch="2.8.0", time=timing("M1", 1.0, 2.0, share=0.99), refusals=[packages])
     )
-    assert _of(made, "mps")[:2] == ["pip install 'torch==2.11.*'", packages.fix]
+    assert _of(made, "mps")[:2] == [f"pip install 'torch==2.11.*' {STATED}", packages.fix]
     assert made.recommendation is not None
     assert "with torch 2.11" in made.recommendation.sentence
     assert made.recommendation.sentence.partition(" (")[0].endswith(", after this: install optimum>=1.24.")
@@ -163,7 +165,7 @@ def test_the_default_target_is_named_by_no_word() -> None:
 
 def test_no_index_has_the_build_of_this_machine() -> None:
     lines = _of(outlook(case([use()], torch="2.13.0+cpu", time=timing("M1", 1.0, 2.0, share=1.0))), "mps")
-    assert lines[0] == "pip install torch==2.13.0"
+    assert lines[0] == f"pip install torch==2.13.0 {STATED}"
 
 
 @pytest.mark.parametrize(
@@ -213,3 +215,12 @@ def test_a_path_below_the_working_directory_is_as_typed(
     (tmp_path / "here" / "model").mkdir()
     (tmp_path / "here" / "model" / "config.json").write_text("{}")
     assert resolve(Settings(model=str(tmp_path / "here" / "model"))).name == "model"
+
+
+def test_what_a_profile_requires_is_installed_too() -> None:
+    """Alpamayo's package imports hydra and needs a transformers below 5: torch by itself would not run it."""
+    stated = commands.required(case([use()], target=Target(name="x", profile="alpamayo-r1")))
+    assert "transformers<5,>=4.57" in stated
+    assert any(one.startswith("hydra-core") for one in stated)
+    assert not any(one.startswith("torch") for one in stated)
+    assert commands.required(case([use()], target=Target(name="x", profile="nobody's"))) == []

@@ -64,6 +64,8 @@ def verdict(pins: Pins) -> Result:
     unmet = pins.unmet
     if not unmet and not pins.notes:
         message = f"{len(pins.pins)} requirements, all satisfied." if pins.pins else "The target states none."
+        if pins.elsewhere:
+            message = f"{message} Judged by what is installed: {pins.elsewhere}."
         return Result(Status.PASS, message, evidence=Evidence.MEASURED, table=table)
     found = "; ".join(_told(pin) for pin in unmet)
     remedy = pins.fix()
@@ -109,7 +111,7 @@ def of_target(ref: TargetRef, mac: Mac | None = None) -> Pins:
     found = resolve(ref.profile, config=config, code=code, mac=mac)
     notes = [*_of_machine(platform.system(), platform.machine(), installed_version), *_of_macos(mac)]
     notes += known_bad.notes(ref, found, mac)
-    found = dataclasses.replace(found, notes=tuple(notes))
+    found = dataclasses.replace(found, notes=tuple(notes), release=mac.torch if mac is not None else "")
     if found.requirements():
         solution = solve(found, mac)
         if solution is not None:

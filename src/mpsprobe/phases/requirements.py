@@ -145,12 +145,23 @@ class Pins:
         conflict: The reason why no set of versions satisfies them all; `""` when one does, or when none was
             searched for.
         solved: The command that a solver found; `""` when none was searched for or found.
+        release: The torch release of the target Mac, which need not be the installed one; `""` when unknown.
     """
 
     pins: list[Pin]
     notes: tuple[str, ...] = ()
     conflict: str = ""
     solved: str = ""
+    release: str = ""
+
+    @property
+    def elsewhere(self) -> str:
+        """Return which torch release runs here and which one the target Mac has; empty where they are one."""
+        found = next((pin.found for pin in self.pins if pin.name == "torch" and pin.found), "")
+        ran, asked = found.partition("+")[0], self.release.partition("+")[0]
+        if not ran or not asked or ran == asked or ran.startswith(f"{asked}."):
+            return ""
+        return f"torch {ran} is installed here; the target Mac has torch {asked}"
 
     @property
     def unmet(self) -> list[Pin]:

@@ -53,10 +53,28 @@ def command(run: Run) -> str:
 def install(run: Run) -> str:
     """Return one pip command that installs the recorded versions; empty when none were recorded.
 
-    Local versions (`2.13.0+cpu`) lose their suffix, because package indexes do not list them under that name.
+    Local versions (`2.13.0+cpu`) lose their suffix, because package indexes do not list them under that name. Where
+    the rules of another torch release applied, a comment says which release ran and which one the rules are of.
     """
     pins = [f"{name}=={version.partition('+')[0]}" for name, version in run.host.packages.items() if version]
-    return clean(shlex.join(["python", "-m", "pip", "install", *pins])) if pins else ""
+    if not pins:
+        return ""
+    apart = two_releases(run)
+    line = shlex.join(["python", "-m", "pip", "install", *pins])
+    return clean(f"# {apart}\n{line}" if apart else line)
+
+
+def two_releases(run: Run) -> str:
+    """Return which torch ran and whose rules applied, where those are two releases; else an empty text."""
+    ran, asked = (
+        run.host.packages.get("torch", "").partition("+")[0],
+        run.mac.torch if run.mac is not None else "",
+    )
+    rules = asked.partition("+")[0]
+    computed = run.device.used in ("emulated", "predicted")
+    if not computed or not ran or not rules or ran == rules or ran.startswith(f"{rules}."):
+        return ""
+    return f"torch {ran} ran here; the rules of MPS are those of torch {rules}, the target Mac's"
 
 
 def moment(stamp: str) -> str:
@@ -118,7 +136,7 @@ def _machine(run: Run) -> list[Fact]:
         ("GPU", gpu or "none found", False),
         ("GPU cores", _count(host.gpu_cores), False),
         ("CPU cores", _count(host.cpu_cores), False),
-        ("Memory", None if host.memory_bytes is None else quantities.size(host.memory_bytes), False),
+        ("Memory", None if host.memory_bytes is None else quantities.decimal_size(host.memory_bytes), False),
         (
             "Metal working set",
             None
@@ -155,7 +173,7 @@ def _mac(run: Run) -> list[Fact]:
         ("torch", asked.torch or "not known", True),
         ("macOS", asked.macos or "not known: taken as new enough", False),
         ("Chip", asked.chip or "not known", False),
-        ("Memory", None if asked.memory_gb is None else f"{asked.memory_gb:g} GiB", False),
+        ("Memory", None if asked.memory_gb is None else f"{asked.memory_gb:g} GB", False),
         ("Fallback", "PYTORCH_ENABLE_MPS_FALLBACK=1" if asked.fallback else "not enabled", False),
     )
 

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mpsprobe.quantities import enumerate_words, plural
-from mpsprobe.report.wording import EVIDENCE, phase_numbers
+from mpsprobe.report.fact_lists import two_releases
+from mpsprobe.report.wording import EVIDENCE, open_checks, phase_numbers
 from mpsprobe.run import Check, Evidence, OpVerdict, Phase, RecipeRecord, Run, Status, Viability, worst
 
 #: Stages whose checks compute with the target; the stages before them inspect the machine and files.
@@ -123,6 +124,8 @@ def _caveat(run: Run, learnt: list[Check]) -> str:
 def _limits(run: Run, learnt: list[Check]) -> list[str]:
     """Return sentences on what the evidence does not show, beside the device's own limits (`Run.limits`)."""
     host, sentences = run.host, []
+    if apart := two_releases(run):
+        sentences.append(f"{apart}.")
     evidences = {check.evidence for check in learnt} | {use.evidence for use in run.op_uses}
     if not is_mac(run):
         sentences.append(
@@ -471,7 +474,10 @@ def _passed(checks: list[Check], at: dict[Phase, Status]) -> str:
     words = []
     if len(passed) == len(_NUMBERED):
         more = " and training" if at.get(Phase.TRAINING) in _PASSED else ""
-        words.append(f"passed all six phases{more}")
+        open_ = {check.phase for check in checks if check.status is Status.UNKNOWN}
+        partly = [phase for phase in passed if phase in open_]
+        of_it = f" ({phase_numbers(partly)} in part)" if partly else ""
+        words.append(f"passed all six phases{more}{of_it}")
     elif passed:
         words.append(f"passed {phase_numbers(passed)}")
     elif rest and any(at[phase] in _PASSED for phase in rest):
@@ -488,6 +494,6 @@ def _reservations(checks: list[Check]) -> str:
     unknown = sum(check.status is Status.UNKNOWN for check in checks)
     parts = [
         *([plural(warnings, "warning")] if warnings else []),
-        *([f"{plural(unknown, 'check')} unknown"] if unknown else []),
+        *([f"{plural(unknown, 'check')} unknown ({open_checks(checks)})"] if unknown else []),
     ]
     return f", with {enumerate_words(parts)}" if parts else ""

@@ -53,6 +53,7 @@ _FOLD_ABOVE = 12
 _KEY_PHASES = (Phase.INFERENCE, Phase.TRANSFER)  # the chart of benchmarks shows those of benchmarks
 _KEY_UNITS = ("s", "bytes", "B", "tokens/s")
 _KEY_NUMBERS = 8
+_TIMES = ("s", "tokens/s")
 
 #: The anchor of the section for stages of which every check was blocked.
 _BARRIERS = "blocked-phases"
@@ -206,7 +207,7 @@ def page(run: Run) -> Page:
         verdict_chart(run.op_uses),
     )
     charts = tuple(chart for chart in drawn if chart is not None)
-    keys = tuple(_key_numbers(checks))
+    keys = tuple(_key_numbers(checks, emulated=run.device.used == "emulated"))
     benchmarks = rounds_chart(checks)
     quantised = run.predicted.quantisation if run.predicted is not None else None
     rates = rate_views(forecast, packed=quantised is not None and quantised.packed) if forecast else ()
@@ -300,14 +301,19 @@ def _pairs(checks: list[Check], views: dict[str, CheckView]) -> Iterable[tuple[C
     return [(check, views[check.id]) for check in checks]
 
 
-def _key_numbers(checks: list[Check]) -> list[Number]:
+def _key_numbers(checks: list[Check], *, emulated: bool) -> list[Number]:
+    """Return the numbers of the first tiles; on an emulated device no times, which are those of this machine."""
     found = [
         number(each, check)
         for phase in _KEY_PHASES
         for check in checks
         if check.phase is phase
         for each in check.measurements
-        if each.unit in _KEY_UNITS and isinstance(each.value, int | float) and each.value
+        if each.unit in _KEY_UNITS
+        and isinstance(each.value, int | float)
+        and each.value
+        # a time of this machine says nothing of the Mac whose rules were emulated
+        and not (each.device in ("emulated", "host") and emulated and each.unit in _TIMES)
     ]
     return found[:_KEY_NUMBERS]
 

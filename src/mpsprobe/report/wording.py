@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, enumerate_words, plain, scaled_flops, seconds
-from mpsprobe.run import Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
+from mpsprobe.run import Check, Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
 
 
 @dataclass(frozen=True)
@@ -173,3 +173,9 @@ def epoch_time(epoch: Epoch) -> str:
     if took.low is None or took.high is None:
         return seconds(took.expected)
     return f"{seconds(took.expected)} ({seconds(took.low)} - {seconds(took.high)})"
+
+
+def open_checks(checks: list[Check]) -> str:
+    """Return the ids of the unknown checks, at most three of them."""
+    ids = [check.id for check in checks if check.status is Status.UNKNOWN]
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")

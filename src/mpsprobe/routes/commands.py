@@ -10,7 +10,9 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from mpsprobe.errors import MpsprobeError
 from mpsprobe.knowledge.mlx import MlxLibrary
+from mpsprobe.models import profile
 from mpsprobe.options import OPTIONS, Settings
 from mpsprobe.places import as_typed
 from mpsprobe.quantities import enumerate_words
@@ -126,7 +128,7 @@ def of_mps(case: Case, changes: Changes | None = None) -> list[str]:
     changes = changes or Changes()
     fallback = changes.fallback or bool(case.calls.get(OpVerdict.FALLBACK))
     newer = changes.release and not changes.fallback
-    lines = [f"pip install 'torch=={changes.release}.*'" if newer else _pip(case)]
+    lines = [_pip(case, release=f"{changes.release}.*" if newer else "")]
     lines += [
         text if _COMMAND.match(text) else f"# change first: {text}" for text in dict.fromkeys(changes.left)
     ]
@@ -176,10 +178,35 @@ def of_mlx(case: Case, packages: Sequence[MlxLibrary]) -> list[str]:
     return [f"pip install {library}", *note, _MLX[library].format(**values)]
 
 
-def _pip(case: Case, *more: str) -> str:
-    """Return the command that installs the target Mac's torch release and the packages `more`."""
-    release = case.mac.torch.partition("+")[0]  # no index has a build such as 2.13.0+cpu under that name
-    return shlex.join(["pip", "install", f"torch=={release}", *more])
+def _pip(case: Case, *more: str, release: str = "") -> str:
+    """Return the command that installs torch, what the target's profile requires and the packages `more`.
+
+    Args:
+        case: The target and the Mac.
+        more: Further packages or folders.
+        release: The torch release as pip takes it after `==`; empty for that of the Mac.
+    """
+    # no index has a build such as 2.13.0+cpu under that name
+    release = release or case.mac.torch.partition("+")[0]
+    return shlex.join(["pip", "install", f"torch=={release}", *required(case), *more])
+
+
+#: The environment for which the requirements of a profile are chosen.
+_ON_MAC = {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"}
+
+
+def required(case: Case) -> list[str]:
+    """Return what the target's profile requires on a Mac besides torch; empty where the profile cannot be read."""
+    try:
+        stated = profile.load(case.run.target.profile).requires
+    except MpsprobeError:
+        return []
+    found = []
+    for one in map(Requirement, stated):
+        if one.name != "torch" and (one.marker is None or one.marker.evaluate(dict(_ON_MAC))):
+            one.marker = None
+            found.append(str(one))
+    return found
 
 
 def _line(command: str, case: Case, *more: str) -> str:
