@@ -19,6 +19,7 @@ from mpsprobe.run import (
     Refusal,
     Status,
     Target,
+    TrainingStep,
 )
 from tests.routes.cases import case, memory, timing, use
 
@@ -156,3 +157,12 @@ def test_what_does_not_load_is_not_answered_by_memory() -> None:
     made = case([use()])
     made.run.predicted = Predicted(doing="", inputs=[], notes=[], dtypes={}, refusals=[refusal])
     assert answers(made)["Model"] == ("no", "predicted")
+
+
+def test_a_training_step_is_asked_in_its_own_words() -> None:
+    made = case([use()], time=timing("M1", 1.0, 2.0))
+    made.run.target.training = TrainingStep(method="lora", optimizer="adamw")
+    questions = [str(row[0]) for row in checklist.table(made).rows]
+    assert "Forward and backward pass work" in questions
+    assert "Speed acceptable (under 5 min a step)" in questions
+    assert not any("nference" in one for one in questions)

@@ -119,7 +119,8 @@ def _recorded(link: Recorded) -> Result:
 @CHECKS.add("missing", "No op that the target calls is missing on MPS, or refused by its kernel")
 def _missing(link: Recorded) -> Result:
     remedy = (
-        "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts helps where a kernel is missing; not for dtypes."
+        "Install a torch whose MPS has the kernel (`mpsprobe ops NAME` names it); or set "
+        "PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts, which helps where a kernel is missing, not for dtypes."
     )
     return _found(link, link.of(OpVerdict.RAISES), Status.FAIL, remedy)
 

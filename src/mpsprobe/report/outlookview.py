@@ -412,12 +412,16 @@ def _time(forecast: Forecast, time: Timing) -> TimeView:
     return TimeView(mac_title(time.hardware), clean(time.basis), tuple(tables), shares)
 
 
+#: What bounds loading: its floor is no disk's, because macOS keeps files in memory.
+_FROM_CACHE = "disk; at least: a file that macOS holds in memory"
+
+
 def _stage(part: TimePart) -> list[str | int | float | bool | None]:
     return [
         part.name,
         part.repeats,
         *_range(part.seconds),
-        part.bound or "mixed",
+        _FROM_CACHE if part.name == "load" else part.bound or "mixed",
         quantities.scaled_flops(part.flops) if part.flops is not None else "",
         _size(part.bytes) if part.bytes is not None else "",
         part.launches,
@@ -442,7 +446,9 @@ def _elsewhere(forecast: Forecast) -> list[TitledGrid]:
         if timing.per_sample is not None
     ]
     columns = ["machine", "at least", "expected", "likely range", "basis"]
-    return [TitledGrid("A sample elsewhere", grid(Table(columns, rows)))] if rows else []
+    trained = forecast.time is not None and any(part.name == "step" for part in forecast.time.parts)
+    title = "A step elsewhere" if trained else "A sample elsewhere"
+    return [TitledGrid(title, grid(Table(columns, rows)))] if rows else []
 
 
 def _titled(*named: tuple[str, Table | None], headed: bool = True) -> tuple[TitledGrid, ...]:

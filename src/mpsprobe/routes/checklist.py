@@ -49,6 +49,8 @@ def table(case: Case, judgement: mps.Judgement | None = None) -> Table:
     for question, ask, only in _QUESTIONS:
         if only and only not in case.run.target.asks:
             continue
+        if case.run.target.training is not None:
+            question = _OF_TRAINING.get(ask, question)
         answer = ask(case)
         basis = answer.evidence.value if answer.evidence else ""
         place = (
@@ -119,7 +121,8 @@ def _completes(case: Case) -> Answer:
     forward = _forward(case)
     if forward.word != YES:
         return forward
-    return Answer(YES, "The whole inference was followed to its end.", case.evidence)
+    whole = "inference" if case.run.target.training is None else "step"
+    return Answer(YES, f"The whole {whole} was followed to its end.", case.evidence)
 
 
 def _traced(case: Case) -> Answer:
@@ -195,6 +198,14 @@ _QUESTIONS: tuple[tuple[str, Ask, str], ...] = (
     ("Memory usage acceptable", _memory, ""),
     (f"Inference speed acceptable (under {ACCEPTABLE_S / 60:g} min a sample)", _speed, ""),
 )
+
+
+#: The questions about a training step, where they have other words than those about an inference.
+_OF_TRAINING: dict[Ask, str] = {
+    _forward: "Forward and backward pass work",
+    _completes: "The training step completes",
+    _speed: f"Speed acceptable (under {ACCEPTABLE_S / 60:g} min a step)",
+}
 
 
 def _of_outputs(case: Case, otherwise: str) -> Answer:

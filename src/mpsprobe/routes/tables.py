@@ -225,7 +225,7 @@ def _hybrid_speed(case: Case) -> str:
     text, copying = _span(case.seconds_per_sample, _each(case)), hybrid.copying_seconds(case)
     if text == _UNKNOWN or not hybrid.regions(case):
         return text
-    more = f"at least {seconds(copying)} of copies" if copying is not None else "copies"
+    more = f"at least {seconds(copying)} of copies" if copying is not None and copying > 1e-6 else "copies"
     return f"{text}, and {more}, and the CPU's own time"
 
 
