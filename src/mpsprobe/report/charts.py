@@ -201,10 +201,10 @@ def time_chart(time: Timing, one: str = "sample") -> BarChart | None:
     rows = []
     for part in parts:
         span, expected = part.seconds, part.seconds.expected or 0.0
-        text = quantities.seconds(expected)
+        text = quantities.rough(expected)
         low = spread = ""
         if span.low is not None and span.high is not None:
-            text += f" ({quantities.seconds(span.low)} to {quantities.seconds(span.high)})"
+            text += f" ({quantities.rough(span.low)} to {quantities.rough(span.high)})"
             low, spread = f"{span.low * scale:.3f}", f"{(span.high - span.low) * scale:.3f}"
         name = part.name if part.repeats == 1 else f"{part.name}, {part.repeats:,} times"
         rows.append(BarRow(clean(name), text, _bar(expected, most), low, spread, part.bound or "mixed"))

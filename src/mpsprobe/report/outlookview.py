@@ -431,10 +431,10 @@ def _stage(part: TimePart) -> list[str | int | float | bool | None]:
 def _range(span: Range) -> list[str]:
     likely = ""
     if span.low is not None and span.high is not None:
-        likely = f"{quantities.seconds(span.low)} to {quantities.seconds(span.high)}"
+        likely = f"{quantities.rough(span.low)} to {quantities.rough(span.high)}"
     return [
         quantities.seconds(span.floor),
-        quantities.seconds(span.expected) if span.expected is not None else _UNKNOWN,
+        quantities.rough(span.expected) if span.expected is not None else _UNKNOWN,
         likely,
     ]
 

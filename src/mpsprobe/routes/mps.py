@@ -12,7 +12,7 @@ import msgspec
 from mpsprobe.knowledge import advisories, environment, ops
 from mpsprobe.knowledge.advisories import Advisory, Severity, Symptom
 from mpsprobe.ops.verdicts import judge as judge_uses
-from mpsprobe.quantities import decimal_size, plural, seconds
+from mpsprobe.quantities import decimal_size, plural, rough, seconds
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import NATIVE, Case
 from mpsprobe.run import Fit, OpUse, OpVerdict, RemedyKind, Route, Table, Viability
@@ -211,10 +211,10 @@ def _time(case: Case) -> str:
         return f"{text}."
     spread = ""
     if per_sample.low is not None and per_sample.high is not None:
-        spread = f" ({seconds(per_sample.low)} to {seconds(per_sample.high)})"
+        spread = f" ({rough(per_sample.low)} to {rough(per_sample.high)})"
     of = f" for {case.workload}" if case.workload else ""
     plain = " with plain weights" if case.packed else ""
-    return f"{text}; a {case.one}{plain} takes about {seconds(per_sample.expected)}{spread}{of}."
+    return f"{text}; a {case.one}{plain} takes about {rough(per_sample.expected)}{spread}{of}."
 
 
 def _memory(case: Case) -> str:
