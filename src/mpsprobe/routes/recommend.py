@@ -16,7 +16,7 @@ from mpsprobe.forecast.trace import Trace, stages
 from mpsprobe.knowledge import chips, speed
 from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
-from mpsprobe.quantities import decimal_size, rough, seconds
+from mpsprobe.quantities import decimal_size, plural, rough, seconds
 from mpsprobe.routes import alternatives, checklist, cloud, commands, hybrid, mps, tables
 from mpsprobe.routes.case import Case, weakest
 from mpsprobe.routes.cloud import Quote
@@ -101,7 +101,12 @@ def recommend(grounds: RouteFacts) -> Recommendation:
         sentence=f"{advice.sentence} ({_known_as(case)})",
         reasons=list(
             dict.fromkeys(
-                [advice.because, *(chosen.reasons[:3] if chosen else []), *_faster(grounds, advice)]
+                [
+                    advice.because,
+                    *(chosen.reasons[:3] if chosen else []),
+                    *_may_apply(grounds, advice),
+                    *_faster(grounds, advice),
+                ]
             )
         ),
         would_change=_would_change(grounds),
@@ -260,17 +265,24 @@ def _mps(grounds: RouteFacts) -> Advice | None:
         because = f"{known}, and a {case.one} takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
     tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
-    return Advice("mps", f"Use MPS{after}.{tight}{_may_apply(grounds.judgement)}", f"{known}.")
+    left = len(_open_stops(grounds.judgement))
+    still = f" {plural(left, 'known fault')} may still apply." if left else ""
+    return Advice("mps", f"Use MPS{after}.{tight}{still}", f"{known}.")
 
 
-def _may_apply(judgement: mps.Judgement) -> str:
-    """Return a sentence on the faults that may still be met after the changes; empty when there are none."""
-    left = [one for one in judgement.stops if not one.certain]
-    if not left:
-        return ""
+def _open_stops(judgement: mps.Judgement) -> list[mps.Blocker]:
+    """Return the faults that may still be met after the changes, worst first."""
+    return [one for one in judgement.stops if not one.certain]
+
+
+def _may_apply(grounds: RouteFacts, advice: Advice) -> list[str]:
+    """Return a sentence that names the first fault that advice for MPS leaves possible, with its fix."""
+    left = _open_stops(grounds.judgement)
+    if advice.route != "mps" or not left:
+        return []
     first = f"{left[0].what.rstrip('.')}{f': {left[0].fix}' if left[0].fix else ''}".rstrip(".")
     more = f" (and {len(left) - 1} more below)" if len(left) > 1 else ""
-    return f" May still apply: {first}{more}."
+    return [f"May still apply: {first}{more}."]
 
 
 def _in_mlx(grounds: RouteFacts) -> str:
