@@ -85,6 +85,11 @@ class Judgement:
         """Return the blockers that are certain, without those that only may occur."""
         return tuple(stop for stop in self.stops if stop.certain)
 
+    @property
+    def possible_stops(self) -> tuple[Blocker, ...]:
+        """Return the blockers that only may occur, which the changes before a run need not end."""
+        return tuple(stop for stop in self.stops if not stop.certain)
+
 
 def grade(share: float | None) -> Grade:
     """Return the grade of a share of op time: most above 90 %, part from 70 % on, else little; unknown for None."""

@@ -265,19 +265,14 @@ def _mps(grounds: RouteFacts) -> Advice | None:
         because = f"{known}, and a {case.one} takes {seconds(per_sample)}."
         return Advice("hybrid", f"Develop on MPS{after}; {renting}.", because)
     tight = " Memory is tight: close other programs." if grounds.judgement.fit is Fit.TIGHT else ""
-    left = len(_open_stops(grounds.judgement))
+    left = len(grounds.judgement.possible_stops)
     still = f" {plural(left, 'known fault')} may still apply." if left else ""
     return Advice("mps", f"Use MPS{after}.{tight}{still}", f"{known}.")
 
 
-def _open_stops(judgement: mps.Judgement) -> list[mps.Blocker]:
-    """Return the faults that may still be met after the changes, worst first."""
-    return [one for one in judgement.stops if not one.certain]
-
-
 def _may_apply(grounds: RouteFacts, advice: Advice) -> list[str]:
     """Return a sentence that names the first fault that advice for MPS leaves possible, with its fix."""
-    left = _open_stops(grounds.judgement)
+    left = grounds.judgement.possible_stops
     if advice.route != "mps" or not left:
         return []
     first = f"{left[0].what.rstrip('.')}{f': {left[0].fix}' if left[0].fix else ''}".rstrip(".")
@@ -285,25 +280,29 @@ def _may_apply(grounds: RouteFacts, advice: Advice) -> list[str]:
     return [f"May still apply: {first}{more}."]
 
 
-def _in_mlx(grounds: RouteFacts) -> str:
-    """Return the speed expected in MLX with its bits, such as `87.2 tokens/s (68.1 - 105) with 4-bit weights`."""
+def _in_mlx(grounds: RouteFacts) -> alternatives.Speed | None:
+    """Return the first speed expected in MLX; None where none is, and for training."""
     if grounds.case.run.target.training is not None:
-        return ""
-    found = next((one for one in alternatives.speeds(grounds.case, "MLX") if one.expected is not None), None)
-    return f"{found.words} with {found.quantisation} weights" if found is not None else ""
+        return None
+    return next((one for one in alternatives.speeds(grounds.case, "MLX") if one.expected is not None), None)
+
+
+def _with_bits(speed_there: alternatives.Speed) -> str:
+    """Format a speed with its quantisation: `87.2 tokens/s (68.1 - 105) with 4-bit weights`."""
+    return f"{speed_there.words} with {speed_there.quantisation} weights"
 
 
 def _faster(grounds: RouteFacts, advice: Advice) -> list[str]:
     """Return a sentence that sets MPS beside MLX, where MLX's libraries hold the target and its speed is known."""
-    if advice.route != "mps" or not grounds.work.reused or not (there := _in_mlx(grounds)):
+    if advice.route != "mps" or not grounds.work.reused or (there := _in_mlx(grounds)) is None:
         return []
     time = grounds.case.forecast.time if grounds.case.forecast else None
-    unit = "tokens/s" if "tokens/s" in there else "s/it"
     rate = next(
-        (one for one in (time.rates if time else []) if one.unit == unit and one.name != "prefill"), None
+        (one for one in (time.rates if time else []) if one.unit == there.unit and one.name != "prefill"),
+        None,
     )
-    here = f", against {rate.expected:.3g} {unit} on MPS" if rate is not None and rate.expected else ""
-    return [f"MLX is set up in minutes, and {there} are expected there{here}."]
+    here = f", against {rate.expected:.3g} {there.unit} on MPS" if rate is not None and rate.expected else ""
+    return [f"MLX is set up in minutes, and {_with_bits(there)} are expected there{here}."]
 
 
 def _left(_: RouteFacts) -> Advice | None:
@@ -368,8 +367,10 @@ def _would_change(grounds: RouteFacts) -> list[str]:
         count = f"{'some ' if grounds.quote.least else ''}{grounds.quote.break_even:,}"
         of = f" ({case.workload})" if case.workload else ""
         texts.append(f"From {count} {case.plan.unit}s{of} on, {grounds.quote.offer.name} finishes sooner.")
-    if grounds.work.reused and (found := _in_mlx(grounds)):
-        texts.append(f"Use of MLX, whose libraries hold it, set up in minutes: {found} expected there.")
+    if grounds.work.reused and (found := _in_mlx(grounds)) is not None:
+        texts.append(
+            f"Use of MLX, whose libraries hold it, set up in minutes: {_with_bits(found)} expected there."
+        )
     if not grounds.work.reused and grounds.work.days is not None:
         low, high = grounds.work.days
         texts.append(f"A port to MLX, which takes {low:g} to {high:g} days.")

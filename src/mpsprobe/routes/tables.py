@@ -241,7 +241,7 @@ def _cloud_plan(quote: Quote | None) -> str:
 
 
 def _risk(judgement: mps.Judgement) -> str:
-    certain, possible = len(judgement.certain_stops), len(judgement.stops) - len(judgement.certain_stops)
+    certain, possible = len(judgement.certain_stops), len(judgement.possible_stops)
     wrong = sum(one.wrong for one in judgement.certain_stops)
     certain -= wrong
     parts = [
