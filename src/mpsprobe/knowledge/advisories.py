@@ -94,16 +94,20 @@ def load_all() -> tuple[Advisory, ...]:
     )
 
 
+def find(id_: str) -> Advisory | None:
+    """Return the advisory with the id `id_`; None for an id that this version does not know."""
+    return next((advisory for advisory in load_all() if advisory.id == id_), None)
+
+
 def by_id(id_: str) -> Advisory:
     """Return the advisory with the id `id_`.
 
     Raises:
         UsageError: No advisory has that id.
     """
-    for advisory in load_all():
-        if advisory.id == id_:
-            return advisory
-    raise UsageError(f"No advisory is called {id_!r}.", "`mpsprobe advisories` lists them.")
+    if (advisory := find(id_)) is None:
+        raise UsageError(f"No advisory is called {id_!r}.", "`mpsprobe advisories` lists them.")
+    return advisory
 
 
 @lru_cache(maxsize=64)

@@ -141,6 +141,7 @@ def _view(one: Hazard) -> HazardView:
         if one.op
         else ""
     )
+    known = advisories.find(one.advisory)
     return HazardView(
         title=clean(one.title),
         advisory=clean(one.advisory),
@@ -149,7 +150,7 @@ def _view(one: Hazard) -> HazardView:
         why=clean(one.why),
         place=clean(place),
         fix=clean(one.fix),
-        link=next((known.links[0] for known in advisories.load_all() if known.id == one.advisory), ""),
+        link=known.links[0] if known is not None else "",
     )
 
 

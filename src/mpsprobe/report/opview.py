@@ -153,10 +153,9 @@ def op_uses(uses: list[OpUse], limit: int = 40) -> OpUses | None:
 
 def _faults(groups: list[list[OpUse]]) -> dict[str, FaultMark]:
     """Return each known fault that the groups meet by its id, numbered as they come."""
-    known = {one.id: one for one in advisories.load_all()}
     marks: dict[str, FaultMark] = {}
     for id_ in dict.fromkeys(id_ for group in groups for id_ in group[0].advisories):
-        found = known.get(id_)
+        found = advisories.find(id_)
         title, link = (found.title, found.links[0]) if found is not None else ("", "")
         marks[id_] = FaultMark(f"{len(marks) + 1}", clean(id_), clean(title), link)
     return marks
