@@ -39,3 +39,26 @@ def test_a_documented_command_is_accepted(page: str, line: str, monkeypatch: pyt
         name, command, rest = cli.resolve_command(context, words)
         assert command is not None, page
         command.make_context(name, list(rest), parent=context)
+
+
+def documented_codes() -> dict[str, set[str]]:
+    """Return the exit codes of each command by the table of docs/cli.md; `130` stands below it."""
+    text = (CHECKOUT / "docs" / "cli.md").read_text(encoding="utf-8")
+    header = re.search(r"^\| command \|(.*)\|$", text, re.M)
+    assert header is not None
+    columns = [column.strip() for column in header[1].split("|")]
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", text[header.end() :], re.M)
+    return {
+        name: {column for column, cell in zip(columns, cells.split("|"), strict=True) if cell.strip()}
+        for name, cells in rows
+    }
+
+
+@pytest.mark.parametrize("name", sorted(documented_codes()))
+def test_help_states_the_documented_exit_codes(name: str) -> None:
+    with click.Context(cli, info_name="mpsprobe") as context:
+        _name, command, _rest = cli.resolve_command(context, [name])
+    assert command is not None
+    help_text = " ".join((command.help or "").split())
+    stated = set(re.findall(r"(?:^|[:,;] )(\d+) [a-zA-Z]", help_text.partition("Exit codes")[2])) - {"130"}
+    assert stated == documented_codes()[name]

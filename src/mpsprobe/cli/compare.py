@@ -50,7 +50,7 @@ def command(sink: Sink, /, a: Path, b: Path, worse_by: float) -> None:
     A and B are run.json files, their folders, or journals of runs that were killed. Numbers with different evidence
     or devices are shown without a ratio, together with the reason.
 
-    Exit codes: 0 no regressions in B, 1 some (a status, an op's verdict, a number), 2 usage.
+    Exit codes: 0 no regressions in B, 1 some (a status, an op's verdict, a number), 2 usage, 4 mpsprobe failed.
     """
     found = compare(read_run(a), read_run(b), worse_by)
     sink.result(render(found), found)

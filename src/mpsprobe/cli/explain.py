@@ -40,7 +40,7 @@ def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | N
 
     TEXT is the text itself, a file that holds it, or - for standard input.
 
-    Exit codes: 0 something was explained, 1 nothing in the text is known, 2 usage.
+    Exit codes: 0 something was explained, 1 nothing in the text is known, 2 usage, 4 mpsprobe failed.
     """
     result = explain(_read(text), torch, macos)
     if result.findings:

@@ -61,7 +61,8 @@ class Diagnosis(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 def doctor(sink: Sink) -> None:
     """Check this machine, and whether MPS computes here; if not, say why and what to do.
 
-    Exit codes: 0 MPS computes, 1 it does not. The command also works without torch, and says so.
+    Exit codes: 0 MPS computes, 1 it does not, 2 usage, 4 mpsprobe failed. The command also works
+    without torch, and says so.
     """
     diagnosis = examine(mac.host())
     sink.result(_text(diagnosis), diagnosis)

@@ -62,8 +62,8 @@ def predict(
     values. With --mac, memory and time on that Mac are forecast as well, and each route is judged.
 
     Exit codes: 0 every op runs on the GPU, 1 something falls back, raises, is wrong or unknown, 2 usage, 3 nothing
-    could be predicted: no network, no such repository, no config that can be built. With --torch all, the newest
-    release decides, and the older ones are for information.
+    could be predicted: no network, no such repository, no config that can be built, 4 mpsprobe failed. With
+    --torch all, the newest release decides, and the older ones are for information.
     """
     from mpsprobe import report
     from mpsprobe.report import terminal
@@ -130,7 +130,7 @@ def macs(sink: Sink, settings: Settings) -> None:
     weights fit easily. No weights are read or downloaded. --mac has no effect here.
 
     Exit codes: 0 it fits some Mac, 1 it fits none, 2 usage, 3 nothing could be predicted, or the model's code
-    stopped.
+    stopped, 4 mpsprobe failed.
     """
     import torch as installed
 

@@ -145,7 +145,8 @@ def _pretty(data: object) -> str:
 def merge(sink: Sink, runs: tuple[Path, ...], output: Path | None) -> None:
     """Merge RUN... (run.json files, journals or their folders) into a matrix of targets and machines.
 
-    Among several runs of one target on one machine, the newest counts. Exit codes: 0 merged, 2 usage.
+    Among several runs of one target on one machine, the newest counts. Exit codes: 0 merged, 2 usage,
+    4 mpsprobe failed.
     """
     merged = matrix.merge(read_run(path) for path in runs)
     text = matrix.markdown(merged)

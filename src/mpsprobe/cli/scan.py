@@ -64,7 +64,8 @@ def command(
     """Find what breaks, or silently misbehaves, on MPS in source code, without running it.
 
     Reads a file or folder, an installed package by its dotted name, a model folder with its own code, or a
-    repository in the hub's cache (never the hub itself). Exit codes: 0 nothing found, 1 findings, 2 usage.
+    repository in the hub's cache (never the hub itself). Exit codes: 0 nothing found, 1 findings, 2 usage,
+    4 mpsprobe failed.
     """
     if list_rules:
         _list_rules(sink)
