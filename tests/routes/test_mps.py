@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpsprobe.knowledge import ops
-from mpsprobe.routes import mps
+from mpsprobe.routes import checklist, cloud, mps
 from mpsprobe.routes.case import Case, UnrecordedRefusal
 from mpsprobe.run import (
     Check,
@@ -146,6 +146,17 @@ def test_evidence_is_the_weakest() -> None:
     assert case(measured, known=False).evidence is Evidence.MEASURED
     assert case(measured).evidence is Evidence.PREDICTED  # its forecast is
     assert mps.route(case(measured), judged(case(measured))).evidence is Evidence.PREDICTED
+
+
+def test_a_forecast_is_predicted_whatever_the_ops_are() -> None:
+    for level in (Evidence.EMULATED, Evidence.MEASURED):
+        known = case([use(evidence=level)], time=timing("M1", 1.0, 2.0))
+        assert known.ops_evidence is level
+        assert mps.route(known, judged(known)).evidence is Evidence.PREDICTED
+        assert cloud.route(known, []).evidence is Evidence.PREDICTED
+        evidence = {row[0]: row[3] for row in checklist.table(known).rows}
+        assert evidence["Inference speed acceptable (under 5 min a sample)"] == "predicted"
+        assert evidence["Forward pass works"] == level.value
 
 
 def test_a_rare_op_is_not_rounded_away() -> None:

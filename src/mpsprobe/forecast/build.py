@@ -56,7 +56,6 @@ def build(
     wish: ForecastOptions,
     *,
     dtypes: Mapping[str, int],
-    evidence: Evidence = Evidence.PREDICTED,
     fed: Fed | None = None,
 ) -> Forecast:
     """Forecast memory and time of a recorded run on a Mac, and its time on other hardware.
@@ -66,7 +65,6 @@ def build(
         mac: The target Mac.
         wish: The options of the forecast.
         dtypes: The number of parameters of the model by dtype.
-        evidence: The evidence of the op uses.
         fed: The sizes of the run's input; None where unknown, so that the forecast has no rates and no sentence on
             the workload.
     """
@@ -97,7 +95,7 @@ def build(
         one.rates = rates(one, fed) if fed is not None else []
     return Forecast(
         mac=mac,
-        evidence=evidence,
+        evidence=Evidence.PREDICTED,  # arithmetic, however well the ops are known
         memory=memory,
         time=time,
         elsewhere=elsewhere,

@@ -136,12 +136,16 @@ class Case:
         return self.run.op_uses
 
     @property
+    def ops_evidence(self) -> Evidence:
+        """Return the weakest evidence of the op uses."""
+        return weakest(use.evidence for use in self.uses)
+
+    @property
     def evidence(self) -> Evidence:
-        """Return the weakest evidence of the op uses and of the forecast."""
-        known = {use.evidence for use in self.uses}
-        if self.forecast is not None:
-            known.add(self.forecast.evidence)
-        return weakest(known)
+        """Return the weakest evidence of the op uses and, unless the Mac's own time was measured, of the forecast."""
+        if self.forecast is None or self.measured_seconds is not None:
+            return self.ops_evidence
+        return weakest([self.ops_evidence, self.forecast.evidence])
 
     @functools.cached_property
     def calls(self) -> dict[OpVerdict, int]:

@@ -107,22 +107,24 @@ def _forward(case: Case) -> Answer:
         return Answer(OPEN, "No op uses are known.")
     raising = case.calls.get(OpVerdict.RAISES, 0)
     if raising:
-        return Answer(NO, f"{raising:,} op calls raise.", case.evidence)
+        return Answer(NO, f"{raising:,} op calls raise.", case.ops_evidence)
     if case.calls.get(OpVerdict.UNKNOWN) or case.refusals:
-        return Answer(OPEN, "Some of what it does is not known, or refused under assumptions.", case.evidence)
-    return Answer(YES, "No op raises.", case.evidence)
+        return Answer(
+            OPEN, "Some of what it does is not known, or refused under assumptions.", case.ops_evidence
+        )
+    return Answer(YES, "No op raises.", case.ops_evidence)
 
 
 def _completes(case: Case) -> Answer:
     if (answer := _of_checks(case, "inference.runs")) is not None:
         return answer
     if case.stopped:
-        return Answer(NO, f"Its code ended early: {case.stopped}", case.evidence)
+        return Answer(NO, f"Its code ended early: {case.stopped}", case.ops_evidence)
     forward = _forward(case)
     if forward.word != YES:
         return forward
     whole = "inference" if case.run.target.training is None else "step"
-    return Answer(YES, f"The whole {whole} was followed to its end.", case.evidence)
+    return Answer(YES, f"The whole {whole} was followed to its end.", case.ops_evidence)
 
 
 def _traced(case: Case) -> Answer:
@@ -137,9 +139,9 @@ def _matches(case: Case) -> Answer:
     wrong = case.calls.get(OpVerdict.WRONG)
     if wrong and case.wrong_from is not None:
         since = f"from {case.wrong_from:,} tokens on, which this workload does not reach"
-        return Answer(OPEN, f"{wrong:,} op calls are known to give wrong values {since}.", case.evidence)
+        return Answer(OPEN, f"{wrong:,} op calls are known to give wrong values {since}.", case.ops_evidence)
     if wrong:
-        return Answer(NO, f"{wrong:,} op calls are known to give wrong values.", case.evidence)
+        return Answer(NO, f"{wrong:,} op calls are known to give wrong values.", case.ops_evidence)
     missing = "No result of a CUDA machine was at hand: `mpsprobe baseline` writes one down."
     parity = _of_checks(case, "inference.parity")
     if parity is None:
@@ -160,7 +162,7 @@ def _memory(case: Case) -> Answer:
         return Answer(OPEN, "The memory needed, or that of the Mac, is not known.")
     of = f" of {decimal_size(memory.available_bytes)}" if memory.available_bytes else ""
     found = f"{decimal_size(memory.needed_bytes)}{of}: {memory.fit.label}."
-    return Answer(NO if memory.fit is Fit.NO else YES, found, case.evidence)
+    return Answer(NO if memory.fit is Fit.NO else YES, found, Evidence.PREDICTED)
 
 
 def _speed(case: Case) -> Answer:
@@ -173,14 +175,16 @@ def _speed(case: Case) -> Answer:
     if span is None:
         return Answer(OPEN, "The time of a sample was not forecast.")
     if span.floor > ACCEPTABLE_S:
-        return Answer(NO, f"At least {seconds(span.floor)} {one}; {limit} are acceptable.", case.evidence)
+        return Answer(
+            NO, f"At least {seconds(span.floor)} {one}; {limit} are acceptable.", Evidence.PREDICTED
+        )
     if span.expected is None or span.high is None:
         return Answer(
-            OPEN, f"At least {seconds(span.floor)} {one}; the likely time is not known.", case.evidence
+            OPEN, f"At least {seconds(span.floor)} {one}; the likely time is not known.", Evidence.PREDICTED
         )
     found = f"About {seconds(span.expected)} {one}, up to {seconds(span.high)}; {limit} are acceptable."
     word = YES if span.high < ACCEPTABLE_S else NO if span.expected > ACCEPTABLE_S else OPEN
-    return Answer(word, found, case.evidence)
+    return Answer(word, found, Evidence.PREDICTED)
 
 
 Ask = Callable[[Case], Answer]

@@ -10,7 +10,7 @@ from mpsprobe.knowledge.cloud_prices import Offer
 from mpsprobe.quantities import decimal_size, enumerate_words, plural, rough, seconds
 from mpsprobe.routes import commands
 from mpsprobe.routes.case import Case
-from mpsprobe.run import Fit, Route, Table, Viability
+from mpsprobe.run import Evidence, Fit, Route, Table, Viability
 
 _GIB = 2**30
 _MONTH_H = 30 * 24
@@ -79,7 +79,7 @@ def route(case: Case, found: list[Quote]) -> Route:
         viability=_viability(found, chosen),
         sentence=_sentence(case, found, chosen),
         reasons=_reasons(case, found, chosen),
-        evidence=case.evidence,
+        evidence=Evidence.PREDICTED,
         tables={f"Rented GPUs, for {plan.counted}": _table(found)} if found else {},
         commands=commands.of_cloud(case, chosen.offer.name) if chosen is not None else [],
     )

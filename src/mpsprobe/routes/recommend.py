@@ -18,7 +18,7 @@ from mpsprobe.knowledge.cloud_prices import Cloud, current
 from mpsprobe.mac.catalogue import NamedMac, named
 from mpsprobe.quantities import decimal_size, plural, rough, seconds
 from mpsprobe.routes import alternatives, checklist, cloud, commands, hybrid, mps, tables
-from mpsprobe.routes.case import Case, weakest
+from mpsprobe.routes.case import Case
 from mpsprobe.routes.cloud import Quote
 from mpsprobe.routes.mlx import route as mlx
 from mpsprobe.routes.mlx.route import Effort
@@ -325,11 +325,11 @@ _RULES: tuple[Callable[[RouteFacts], Advice | None], ...] = (
 
 
 def _known_as(case: Case) -> str:
-    return {
-        Evidence.PREDICTED: "predicted: nothing was run",
-        Evidence.EMULATED: "emulated: not run on a Mac",
-        Evidence.MEASURED: "measured",
-    }[case.evidence]
+    if case.ops_evidence is Evidence.PREDICTED:
+        return "predicted: nothing was run"
+    ops = case.ops_evidence.value
+    parts = f"ops {ops}, memory and time predicted" if case.evidence is Evidence.PREDICTED else ops
+    return f"{parts}: not run on a Mac" if case.ops_evidence is Evidence.EMULATED else parts
 
 
 def _would_change(grounds: RouteFacts) -> list[str]:
@@ -418,8 +418,7 @@ def _forecast(run: Run, asked: Mac, prices: Cloud) -> Forecast:
     trace = Trace(run.op_uses, [at for at, use in enumerate(run.op_uses) for _ in range(use.count)])
     gpus = (speed.find_gpu(offer.hardware) for offer in prices.offers)
     wish = ForecastOptions(elsewhere=tuple(dict.fromkeys(gpu.name for gpu in gpus if gpu is not None)))
-    evidence = weakest(use.evidence for use in run.op_uses)
-    forecast = build(trace, asked, wish, dtypes={}, evidence=evidence)
+    forecast = build(trace, asked, wish, dtypes={})
     mac = _named(asked)
     forecast.memory = _memory(run, mac)
     if mac is not None:

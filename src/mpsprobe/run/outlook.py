@@ -266,8 +266,7 @@ class Forecast(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         mac: The target Mac. Its `chip` and `memory_gb` are known wherever numbers are given.
-        evidence: The evidence of the underlying op uses; never better than predicted for a Mac that is not at
-            hand.
+        evidence: Always predicted: memory and time are arithmetic, however well the underlying ops are known.
         memory: The memory forecast; None when too little of the Mac is known.
         time: The time forecast; None when too little of the Mac is known.
         epoch: The time of one epoch of training; None where nothing is trained or the time of a step is unknown.

@@ -20,7 +20,7 @@ from mpsprobe.routes.mlx.components import (
     libraries,
     parts,
 )
-from mpsprobe.run import Component, Route, Table, TrainingStep, Viability
+from mpsprobe.run import Component, Evidence, Route, Table, TrainingStep, Viability
 
 _SHOWN = 12
 #: Model types that llama.cpp converts and runs, as `convert_hf_to_gguf.py` registers their classes, without `_`
@@ -139,7 +139,7 @@ def route(case: Case) -> tuple[Route, Effort]:
         viability=_viability(work),
         sentence=_sentence(work, quick),
         reasons=[*_reasons(case, work, packages), *_others(case)],
-        evidence=case.evidence,
+        evidence=Evidence.PREDICTED,
         components=list(work.components),
         tables=tables,
         commands=commands.of_mlx(case, packages),
@@ -181,7 +181,9 @@ def _of_training(case: Case, training: TrainingStep, packages: Sequence[MlxLibra
             "mpsprobe predict without --train says what porting the forward pass takes.",
         ]
     reused = held and training.method == "lora"
-    route = Route(name="mlx", viability=viability, sentence=sentence, reasons=reasons, evidence=case.evidence)
+    route = Route(
+        name="mlx", viability=viability, sentence=sentence, reasons=reasons, evidence=Evidence.PREDICTED
+    )
     return route, Effort(None, reused, ())
 
 
