@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mpsprobe.device import select
+from mpsprobe.device.emulated import Emulated
 from mpsprobe.device.real import Cpu, Device
 from mpsprobe.device.select import (
     DeviceUnavailableError,
@@ -22,7 +23,7 @@ from mpsprobe.device.select import (
 )
 from mpsprobe.errors import UnsupportedInstallError, UsageError
 from mpsprobe.mac.unavailable import TorchFacts
-from mpsprobe.run import DeviceChoice, Evidence, Host, Status
+from mpsprobe.run import DeviceChoice, Evidence, Host, Mac, Status
 
 LINUX = Host(system="Linux", machine="x86_64", os_version="6.8.0", chip="Intel(R) Xeon(R) Processor")
 MAC = Host(system="Darwin", machine="arm64", os_version="15.5", chip="Apple M3", gpu="Apple M3")
@@ -89,6 +90,15 @@ def test_off_a_mac_the_virtual_device_is_taken_before_the_cpu() -> None:
     device, choice = choose("auto", LINUX, emulated=Cpu)
     assert (device.name, choice.used) == ("cpu", "emulated")
     assert "MPS needs a Mac" in choice.reason
+
+
+def test_what_is_assumed_of_the_target_mac_is_said() -> None:
+    named = Mac("2.8", macos="14.4", chip="Apple M2", memory_gb=16)
+    unnamed = choose("emulated", LINUX, emulated=lambda: Emulated(Mac("2.8")))[1]
+    assert unnamed.reason == "asked for; macOS 15.5 and 64 GB assumed"
+    assert choose("emulated", LINUX, emulated=lambda: Emulated(named))[1].reason == "asked for"
+    off_a_mac = choose("auto", LINUX, emulated=lambda: Emulated(Mac("2.8", macos="14.4")))[1]
+    assert off_a_mac.reason.endswith("; 64 GB assumed")
 
 
 def test_mps_that_fails_is_an_error_with_why_and_mend(on_a_mac: None) -> None:

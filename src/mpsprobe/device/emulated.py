@@ -42,6 +42,10 @@ class Switch:
         self.to.finding(finding)
 
 
+#: What is emulated where the target Mac's own is not known.
+_MACOS, _MEMORY_GB = "15.5", 64
+
+
 class Emulated:
     """The virtual device of a Mac, for use inside `opened`.
 
@@ -68,13 +72,20 @@ class Emulated:
         self._switch = Switch()
         self._session: Session | None = None
 
+    @property
+    def assumptions(self) -> str:
+        """Return what is assumed of the target Mac, such as `macOS 15.5 and 64 GB assumed`; empty for nothing."""
+        macos = "" if self.mac.macos else f"macOS {_MACOS}"
+        memory = "" if self.mac.memory_gb else f"{_MEMORY_GB} GB"
+        return f"{' and '.join(filter(None, (macos, memory)))} assumed" if macos or memory else ""
+
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Make `mps` a device of this process while the context lasts, with the rules of `mac`."""
         with emulate(
             torch=self.mac.torch or None,
-            macos=self.mac.macos or "15.5",
-            memory_gb=self.mac.memory_gb or 64,
+            macos=self.mac.macos or _MACOS,
+            memory_gb=self.mac.memory_gb or _MEMORY_GB,
             fallback=self.mac.fallback,
             observer=self._switch,
             on_fail="collect" if self.keep_going else "raise",

@@ -95,7 +95,7 @@ def choose(
             device = emulated()
         except UnsupportedInstallError as problem:
             raise DeviceUnavailableError(problem.what, problem.hint) from problem
-        return device, DeviceChoice(requested, "emulated", "asked for")
+        return device, DeviceChoice(requested, "emulated", _with_assumptions("asked for", device))
     return Cpu(), DeviceChoice(requested, "cpu", "asked for")
 
 
@@ -106,9 +106,16 @@ def _automatic(
     if unavailable is None:
         return Mps(), DeviceChoice("auto", "mps", "MPS computes here")
     try:
-        return emulated(), DeviceChoice("auto", "emulated", unavailable.what)
+        device = emulated()
+        return device, DeviceChoice("auto", "emulated", _with_assumptions(unavailable.what, device))
     except UnsupportedInstallError as problem:
         return Cpu(), DeviceChoice("auto", "cpu", f"{unavailable.what} {problem.what}")
+
+
+def _with_assumptions(reason: str, device: Device) -> str:
+    """Return the reason for a choice, followed by what the virtual device assumes of a Mac that was not named."""
+    assumed = device.assumptions if isinstance(device, Emulated) else ""
+    return f"{reason.rstrip('.')}; {assumed}" if assumed else reason
 
 
 def why_mps_unavailable(host: Host, probe: Callable[[str], Probe] | None = None) -> Unavailability | None:
