@@ -160,13 +160,26 @@ def test_an_adapter_is_no_part_but_the_default_target_is() -> None:
     assert one.name == "src/mpsprobe/models/tiny_drive"
 
 
-def test_a_port_takes_the_fixed_days_too() -> None:
-    made = case([use(source=QWEN, module="vlm"), use(source="mine/act.py:5", module="")])
+@pytest.mark.parametrize(("generates", "low", "high"), [(True, 2, 3), (False, 0.25, 0.5)])
+def test_a_port_takes_more_days_than_its_parts(generates: bool, low: float, high: float) -> None:
+    loop = [use(source="transformers/generation/utils.py:9")] if generates else []
+    made = case([use(source=QWEN, module="vlm"), use(source="mine/act.py:5", module=""), *loop])
     work = route.effort(made, LIBRARIES)
     assert work.days is not None
-    # reuse 0.25, new 0.5 and one line; generation 2-3, validation 2-3, tests 2
-    assert work.days == (round(0.75 + 1 / 150 + 6, 1), round(0.75 + 1 / 150 + 8, 1))
+    written = (
+        0.5 + 1 / 150
+    )  # new code of one line; what is reused takes 0.25, tests and validation half as long each
+    assert work.days == (round(0.25 + 2 * written + low, 1), round(0.25 + 2.5 * written + high, 1))
     assert work.outside == (work.days[0] / 2, work.days[1] * 1.5)
+
+
+def test_validation_of_a_large_port_has_an_end() -> None:
+    large = [use(source=f"mine/part{number}/act.py:5", module=f"part{number}") for number in range(20)]
+    work = route.effort(case(large), LIBRARIES)
+    assert work.days is not None
+    written = sum(one.days[1] for one in work.components)
+    assert written > 9
+    assert work.days == (round(written + 0.25 + 2 + 2, 1), round(written + 0.5 + 3 + 2, 1))
 
 
 def test_where_all_is_reused_nothing_is_written() -> None:

@@ -139,8 +139,9 @@ WRAP_DAYS = (0.5, 1.0)
 NEW_DAYS, LINES_A_DAY = 0.5, 150
 HOST_DAYS = 0.25
 MISSING_DAYS = (0.5, 1.0)
-#: Days in addition to the parts, where anything is written: generation and processor, validation on a Mac, tests.
-GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS = (2.0, 3.0), (2.0, 3.0), (2.0, 2.0)
+#: Days in addition to the parts, where anything is written: feeding inputs, with generation if the target generates;
+#: and, at most, validation on a Mac and tests, which take no longer than what was written.
+INPUT_DAYS, GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS = (0.25, 0.5), (2.0, 3.0), (2.0, 3.0), 2.0
 
 _FAMILY = re.compile(r"(?:^|/)transformers/models/(\w+)/")
 #: Code that drives models and belongs to none (MLX's libraries have their own), and mpsprobe's, except for the default

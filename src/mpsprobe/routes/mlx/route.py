@@ -14,6 +14,7 @@ from mpsprobe.routes.alternatives import Speed
 from mpsprobe.routes.case import Case
 from mpsprobe.routes.mlx.components import (
     GENERATION_DAYS,
+    INPUT_DAYS,
     TEST_DAYS,
     VALIDATION_DAYS,
     components,
@@ -107,10 +108,14 @@ def effort(case: Case, packages: Sequence[MlxLibrary]) -> Effort:
         return Effort(None, False, ())
     reused = all(one.does == "reuse" for one in found)
     low, high = sum(one.days[0] for one in found), sum(one.days[1] for one in found)
-    # Nothing is written where all is reused: the libraries include generation and tests, so only a check on the Mac
-    # remains.
-    extra = [(0.0, VALIDATION_DAYS[1])] if reused else [GENERATION_DAYS, VALIDATION_DAYS, TEST_DAYS]
-    low, high = low + sum(one[0] for one in extra), high + sum(one[1] for one in extra)
+    if reused:  # the libraries include generation and tests, so only a check on the Mac remains
+        high += VALIDATION_DAYS[1]
+    else:
+        written = sum(one.days[1] for one in found if one.does != "reuse")
+        fed = GENERATION_DAYS if any("/generation/" in use.source for use in case.uses) else INPUT_DAYS
+        tests = min(TEST_DAYS, written / 2)
+        low += fed[0] + min(VALIDATION_DAYS[0], written / 2) + tests
+        high += fed[1] + min(VALIDATION_DAYS[1], written) + tests
     return Effort((round(low, 1), round(high, 1)), reused, tuple(found))
 
 
@@ -299,5 +304,6 @@ def _listed(names: set[str], kind: Kind) -> str:
 
 
 def _span(days: tuple[float, float]) -> str:
-    low, high = (f"{value:.1f}".removesuffix(".0") for value in days)
+    """Return days as words: to the half day from 1 day on, since the rule is no more exact."""
+    low, high = (f"{round(2 * d) / 2 if d >= 1 else d:.1f}".removesuffix(".0") for d in days)
     return low if low == high else f"{low} to {high}"
