@@ -142,7 +142,9 @@ def recorded(case: Case, release: str, cache: Path | None) -> Trace:
         return kept
     adapter: Adapter = ZooAdapter(case)
     if case.train:
-        adapter = TrainingAdapter(adapter, TrainingPlan(case.train, "adamw", accumulate=case.accumulate))
+        adapter = TrainingAdapter(
+            adapter, TrainingPlan(case.train, case.optimizer, accumulate=case.accumulate)
+        )
     seen = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac(release))
     if seen.stopped:
         raise RuntimeError(f"{case.name}: {seen.stopped}")
@@ -242,6 +244,9 @@ def macs(cache: Path | None) -> list[Row]:
             continue
         replay = point["replay"]
         case, release = cases[replay["case"]]
+        if package := zoo.missing(case):
+            print(f"Not forecast anew: {case.name}, which needs the package {package}.")  # noqa: T201
+            continue
         trace = recorded(case, release, cache)
         machine = of_mac(named(replay["mac"], "15.5"), release)
         name = f"{case.name}, {point['chip']}, {release}"

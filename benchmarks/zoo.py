@@ -7,12 +7,15 @@ held out.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+import zoo_nets
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Case:
         train: `"full"` for an optimisation step with AdamW in place of the call.
         accumulate: The number of batches whose gradients accumulate before the optimiser steps.
         autocast: The dtype of an autocast region around the step; `""` for none.
+        optimizer: The optimiser of a training step.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Case:
     train: str = ""
     accumulate: int = 1
     autocast: str = ""
+    optimizer: str = "adamw"
 
 
 class ResidualTower(torch.nn.Module):
@@ -196,6 +201,12 @@ def mac_cases() -> list[tuple[Case, str]]:
     return [(case, release) for case, release in _all() if release]
 
 
+def missing(case: Case) -> str:
+    """Return the package that a case needs and that is not installed here; empty where it can be built."""
+    needed = {"zoo.Ultralytics": "ultralytics", "zoo.HybridDemucs": "demucs"}.get(case.cls, "")
+    return needed if needed and importlib.util.find_spec(needed) is None else ""
+
+
 def _all() -> list[tuple[Case, str]]:
     found = []
     for line in (Path(__file__).parent / "zoo.jsonl").read_text(encoding="utf-8").splitlines():
@@ -228,7 +239,11 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
         tokens = ids(get("length"), get("vocab"))
         found: dict[str, Any] = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     elif kind == "image":
-        found = {"pixel_values": ramp(b, 3, get("size"), get("width") or get("size"))}
+        found = {"pixel_values": ramp(b, get("channels") or 3, get("size"), get("width") or get("size"))}
+    elif kind in ("features", "hidden"):
+        found = {kind: ramp(b, get("length"), get("width"))}
+    elif kind == "mix":
+        found = {"mix": ramp(b, 2, get("samples"))}
     elif kind == "clip":
         found = {
             "pixel_values": ramp(b, 3, get("size"), get("size")),
@@ -267,7 +282,7 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
     elif kind == "tiny encoder":
         found = {"x": ramp(b, 3, get("size"), get("size"))}
     elif kind == "board":
-        found = {"input": ramp(b, 4, get("size"), get("size"))}
+        found = {"input": ramp(b, get("channels") or 4, get("size"), get("size"))}
     elif kind == "dit":
         found = {
             "hidden_states": ramp(b, 4, get("size"), get("size")),
@@ -327,7 +342,7 @@ def build(
     dtype = getattr(torch, case.dtype)
     torch.manual_seed(0)
     if library in ("torch", "zoo"):
-        owner = {"ResidualTower": ResidualTower, "LinearStack": LinearStack, "Yolo8n": Yolo8n}.get(name)
+        owner = globals().get(name) or getattr(zoo_nets, name, None)
         with torch.device(device):
             return (owner or getattr(torch.nn, name))(**case.config).to(dtype).eval()
     if library == "diffusers":
