@@ -44,7 +44,8 @@ class _Inverted(nn.Module):
         if self.squeeze is not None:
             y = y * self.squeeze(y)
         y = self.narrow(y)
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class MobileNetLarge(nn.Module):
@@ -195,7 +196,7 @@ class _PlainAttention(nn.Module):
     def __init__(self, width: int, heads: int, bias: bool, packed: bool) -> None:
         super().__init__()
         self.heads, self.packed = heads, packed
-        self.qkv = nn.Linear(width, 3 * width, bias) if packed else nn.ModuleList(
+        self.qkv: Any = nn.Linear(width, 3 * width, bias) if packed else nn.ModuleList(
             [nn.Linear(width, width, bias) for _ in range(3)]
         )  # fmt: skip
         self.out = nn.Linear(width, width, bias)
@@ -360,8 +361,9 @@ class BlockConformer(nn.Module):
 
     def __init__(self, layers: int = 16, vocab: int = 16384) -> None:
         super().__init__()
-        from transformers.models.granite_speech import modeling_granite_speech as granite
+        from transformers.models.granite_speech import modeling_granite_speech
 
+        granite: Any = modeling_granite_speech
         config = granite.GraniteSpeechEncoderConfig(
             input_dim=320, num_layers=layers, hidden_dim=1024, feedforward_mult=4, num_heads=8, dim_head=128,
             output_dim=vocab, context_size=128, max_pos_emb=512, dropout=0.0, conv_kernel_size=7,
@@ -369,6 +371,7 @@ class BlockConformer(nn.Module):
         self.into, self.out = nn.Linear(320, 1024), nn.Linear(1024, vocab)
         self.middle = nn.Linear(vocab, 1024)
         self.blocks = nn.ModuleList([granite.GraniteSpeechConformerBlock(config) for _ in range(layers)])
+        block: Any
         for block in list(self.blocks)[:2]:
             block.conv.depth_conv.conv.stride = (2,)
         places = torch.arange(128)
@@ -379,6 +382,7 @@ class BlockConformer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `[n, frames / 4, vocab]` of stacked features `[n, frames, 320]`."""
         x = self.into(features)
+        block: Any
         for k, block in enumerate(self.blocks):
             x = 0.5 * block.ff1(x) + x
             x = block.attn(x, attention_dists=self.distances) + x
