@@ -43,6 +43,14 @@ def _uninformative() -> frozenset[str]:
         "asks-for-cuda-device",
         "cuda-required",
         "program-sees-no-gpu",
+        "cuda-package-by-pip",
+        "package-by-pip",
+        "package-version-low",
+        "deepspeed-named",
+        "fp8-training",
+        "flash-attention-named",
+        "nvidia-kernel-named",
+        "triton-named",
     }  # generic in order, not in what they say
     return frozenset(one.id for one in error_texts.messages() if one.generic and one.id not in told)
 

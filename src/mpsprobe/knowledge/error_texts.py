@@ -128,13 +128,14 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
-#: PyTorch, Metal and MPSGraph; libraries; macOS and package managers; models and their runners; code for CUDA.
+#: PyTorch, Metal and MPSGraph; libraries; macOS and package managers; models and their runners; code for CUDA; engines.
 _FILES = (
     "messages.toml",
     "messages_libraries.toml",
     "messages_macs.toml",
     "messages_models.toml",
     "messages_cuda.toml",
+    "messages_engines.toml",
 )
 
 

@@ -1,0 +1,179 @@
+# ruff: noqa: E501 (texts stay as the projects word them)
+"""Texts of the engines around language models, and of whole classes: what they mean and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpsprobe.knowledge.error_texts import Cause
+from mpsprobe.knowledge.explain import explain
+
+#: (text, message, cause, a part of the fix); with the thread or the source in which it stands.
+TEXTS = [
+    # https://github.com/EricLBuehler/mistral.rs/issues/505
+    ("Model error: Metal error no metal implementation for bitwise", "candle-metal-missing", Cause.MISSING_OP, "CPU"),
+    # candle-core/src/metal_backend/mod.rs
+    ("Error: Metal contiguous to_dtype F64 BF16 not implemented", "candle-metal-missing", Cause.MISSING_OP, "f32"),
+    ("Error: Metal conv_transpose2d BF16 not implemented", "candle-metal-missing", Cause.MISSING_OP, "f16"),
+    # https://github.com/huggingface/candle/pull/2699
+    (
+        "Metal(KernelError(MatMulNonContiguous { lhs_stride: [64, 4, 2, 1], rhs_stride: [2048, 64, 1024, 1], mnk: (2, 64, 2) }))",
+        "candle-matmul-strides",
+        Cause.THIRD_PARTY,
+        ".contiguous()",
+    ),
+    # candle-core/src/error.rs
+    ("Error: the candle crate has not been built with metal support", "candle-not-built", Cause.NOT_BUILT, "--features metal"),
+    ("Error: device mismatch in matmul, lhs: Cpu, rhs: Metal { gpu_id: 0 }", "candle-devices-differ", Cause.DEVICE_MISMATCH, "to_device"),
+    ("Error: dtype mismatch in add, lhs: F32, rhs: BF16", "candle-dtypes", Cause.DTYPE, "to_dtype"),
+    ("Error: unsupported dtype F64 for op cumsum", "candle-dtypes", Cause.DTYPE, "to_dtype"),
+    # https://github.com/EricLBuehler/mistral.rs/issues/1715
+    ("  Compiling metal -> air failed. Exit with status: exit status: 1", "rust-metal-build", Cause.INSTALL, "MACOSX_DEPLOYMENT_TARGET"),
+    # https://github.com/mlc-ai/mlc-llm/issues/3078
+    (
+        "InternalError: Check failed: (state != nil) is false: cannot get state: for function fused_dequantize1_NT_matmul5_kernel_2SC compilation failure\nThere is a call to an undefined label",
+        "tvm-metal-compile",
+        Cause.SHADER,
+        "Intel Macs",
+    ),
+    # https://github.com/mlc-ai/mlc-llm/issues/226
+    (
+        "TVMError: Fail to compile metal lib:This library format is not supported on this platform (or was built with an old version of the tools)",
+        "tvm-metal-compile",
+        Cause.SHADER,
+        "mlc_llm compile",
+    ),
+    # cpp/serve/config.cc of mlc-llm
+    (
+        "Insufficient GPU memory error: The available single GPU memory is 5461.333 MB, which is less than the sum of model weight size (6000.000 MB)",
+        "mlc-memory",
+        Cause.OUT_OF_MEMORY,
+        "smaller",
+    ),
+    # https://github.com/mlc-ai/mlc-llm/issues/90
+    ("Check failed: uniform_sample <= data[0].first (0.0715982 vs. nan)", "mlc-logits-nan", Cause.NUMERICS, "Update"),
+    # https://github.com/mlc-ai/mlc-llm/issues/3274
+    ("!!!!!!! TVM FFI encountered a Segfault !!!!!!!", "tvm-segfault", Cause.CRASH, "same date"),
+    # https://github.com/exo-explore/exo/issues/1932
+    ("ValueError: No cycles found with sufficient memory", "exo-memory", Cause.OUT_OF_MEMORY, "smaller"),
+    (
+        "[ 07:36:16.7396AM | WARNING ] connect error RemoteProtocolError from fe80::4d09:6983:c5a6:d04a%utun4 after 3 attempts; treating as down",
+        "exo-network",
+        Cause.THIRD_PARTY,
+        "Local Network",
+    ),
+    # strings of xllamacpp 2026.10.11549's wheel for macOS (llama.cpp)
+    ("ggml_metal_log_allocated_size: warning: current allocated size is greater than the recommended max working set size", "llama-cpp-memory", Cause.OUT_OF_MEMORY, "context"),
+    ("ggml_metal_buffer_init: failed to allocate Metal buffer of 8589934592 bytes (out of memory)", "llama-cpp-memory", Cause.OUT_OF_MEMORY, "context"),
+    ("ggml_metal_buffer_type_alloc_buffer: error: failed to allocate buffer, size =  8192.00 MiB", "llama-cpp-memory", Cause.OUT_OF_MEMORY, "context"),
+    ("llama_decode: failed to find a memory slot for batch of size 512", "llama-cpp-cache-full", Cause.ARGUMENTS, "-c"),
+    ("llama_init_from_model: quantized V cache requires flash_attn to be enabled", "llama-cpp-flash-cache", Cause.ARGUMENTS, "-fa"),
+    ("input (900 tokens) is too large to process. increase the physical batch size (current batch size: 512)", "llama-cpp-batch", Cause.ARGUMENTS, "-ub"),
+    ("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", "llama-cpp-multimodal", Cause.ARGUMENTS, "--mmproj"),
+    ("gguf_init_from_file_impl: tensor 'blk.0.ffn_down.weight' has invalid ggml type 40. should be in [0, 40)", "gguf-type-newer", Cause.ARGUMENTS, "Update"),
+    ("ggml_metal_device_init: tensor API disabled for pre-M5 and pre-A19 devices", "llama-cpp-notes", Cause.THIRD_PARTY, "Nothing"),
+    # https://github.com/dottxt-ai/outlines/issues/834
+    ("ggml_metal_init: skipping kernel_get_rows_bf16                     (not supported)", "llama-cpp-notes", Cause.THIRD_PARTY, "F16"),
+    ("load: missing pre-tokenizer type, using: 'default'", "llama-cpp-tokenizer-old", Cause.ARGUMENTS, "newer GGUF"),
+    ("ggml_metal_library_compile_pipeline: kernel not found in any metal library: base = 'kernel_x', name = 'kernel_x_f32'", "llama-cpp-kernel-absent", Cause.SHADER, "Update"),
+    # https://github.com/oobabooga/textgen/issues/5764
+    ("AttributeError: 'NoneType' object has no attribute 'Llama'", "llama-module-none", Cause.INSTALL, "import llama_cpp"),
+    # https://github.com/chroma-core/chroma/issues/1701
+    (
+        "2024-02-08 18:03:11.829324 [W:onnxruntime:, helper.cc:67 IsInputSupported] CoreML does not support input dim > 16384. Input:embeddings.word_embeddings.weight, shape: {30522,384}",
+        "onnx-coreml-node-notes",
+        Cause.THIRD_PARTY,
+        "Nothing",
+    ),
+    # https://github.com/hiyouga/LlamaFactory/issues/4341
+    (
+        "UserWarning: for base_model.model.model.layers.31.mlp.gate_proj.lora_A.default.weight: copying from a non-meta parameter in the checkpoint to a meta parameter in the current model, which is a no-op.",
+        "weights-into-meta",
+        Cause.DEVICE_MISMATCH,
+        "one device",
+    ),
+    # https://github.com/black-forest-labs/flux/issues/19
+    (
+        "Hardware accelerator e.g. GPU is available in the environment, but no `device` argument is passed to the `Pipeline` object. Model will be on CPU.",
+        "pipeline-on-cpu",
+        Cause.THIRD_PARTY,
+        "device='mps'",
+    ),
+    # https://github.com/xhinker/sd_embed/issues/14
+    (
+        "Token indices sequence length is longer than the specified maximum sequence length for this model (80 > 77). Running this sequence through the model will result in indexing errors",
+        "tokens-beyond-model",
+        Cause.ARGUMENTS,
+        "truncation",
+    ),
+    # vllm_metal/v1/cache_policy.py and platform.py
+    ("ValueError: Paged attention: not enough Metal memory for KV cache. Need 4.1 GB.", "vllm-metal-memory", Cause.OUT_OF_MEMORY, "smaller"),
+    ("NotImplementedError: Metal/MLX does not support tensor parallelism yet (tensor_parallel_size > 1), alone or combined with pipeline parallelism; only TP=1 is validated.", "vllm-metal-refuses", Cause.THIRD_PARTY, "one GPU"),
+    # sglang 0.5.23
+    ("RuntimeError: SGLANG_USE_MLX requires an available MLX Metal device", "sglang-on-mac", Cause.THIRD_PARTY, "SGLANG_USE_MLX"),
+    # xinference 4.1.0
+    ("ValueError: qwen-vl-chat model can't run on Darwin system.", "model-not-on-darwin", Cause.THIRD_PARTY, "ggufv2"),
+    # acestep, in xinference 4.1.0
+    ("ValueError: MPS device requested but torch.backends.mps.is_available() is False.", "mps-asked-not-there", Cause.NOT_AVAILABLE, "arm64"),
+    # transformers 5.24, training_args.py
+    ("ValueError: At most one of fp16 and bf16 can be True, but not both", "fp16-and-bf16", Cause.ARGUMENTS, "Keep one"),
+    # accelerate 1.15, commands/config/cluster.py and state.py
+    ("ValueError: FP8 (either torchao, Transformer Engine or MSAMP) is not installed on this machine.", "fp8-training", Cause.CUDA_ONLY, "bf16"),
+    # transformers 5.24, quantizer_quanto.py
+    (
+        "ValueError: You are attempting to load an model with a device_map that contains a CPU or disk device.This is not supported with quanto when the model is quantized on the fly.",
+        "quantised-offload",
+        Cause.DEVICE_MISMATCH,
+        "one device",
+    ),
+    # https://github.com/invoke-ai/InvokeAI/issues/6965
+    ("ImportError: The bnb modules are not available. Please install bitsandbytes if available on your platform.", "bitsandbytes-absent", Cause.INSTALL, "0.49"),
+]  # fmt: skip
+
+#: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
+CLASSES = [
+    ("ImportError: Liger is required to use `use_liger_kernel` as the GRPO loss. Run `pip install liger-kernel`.", "cuda-package-by-pip", "liger-kernel"),
+    ("ImportError: mistral_format=True requires `mistral-common`. Install it with: pip install mistral-common", "package-by-pip", "mistral-common"),
+    ("ImportError: resolve_ids requires the `datasets` library. Install it with `pip install datasets`.", "package-by-pip", "datasets"),
+    ("ImportError: Found an incompatible version of torchao. Found version 0.9.0, but only versions above 0.16.0 are supported", "package-version-low", "torchao"),
+    ("ValueError: You can't customize device placements with DeepSpeed or Megatron-LM.", "deepspeed-named", ""),
+    ("ValueError: Trying to use the marlin backend, but the runtime requirements were not met: x", "nvidia-kernel-named", "marlin"),
+    ("ValueError: `padding_free` requires `flash_attn: flash_attention_2`.", "flash-attention-named", ""),
+    ("NotImplementedError: Unsupported GGUF Triton qtype: Q2_K", "triton-named", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message", "cause", "fix"), TEXTS)
+def test_an_engines_text_has_cause_and_fix(text: str, message: str, cause: Cause, fix: str) -> None:
+    found = explain(text).findings
+    assert [one.message for one in found] == [message]
+    assert found[0].cause is cause
+    assert fix in found[0].fix
+
+
+@pytest.mark.parametrize(("text", "message", "package"), CLASSES)
+def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None:
+    found = explain(text).findings
+    assert [one.message for one in found] == [message]
+    assert not package or package in found[0].values.values()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$ pip install numpy",
+        "Collecting foo\n  Downloading foo-1.0.whl",
+        "ValueError: x must be > 3",
+        "RuntimeError: device mismatch between a and b",
+        "KeyError: 'llama'",
+        "Error while loading library: permission denied",
+        "srv log: failed to allocate a session",
+        "2024-01-01 failed to find user",
+        "ValueError: requires n >= 3 samples",
+        "AttributeError: 'NoneType' object has no attribute 'lower'",
+        "TypeError: unsupported dtype object for op sort_values",
+        "The gas giants burn triton",
+    ],
+)
+def test_texts_of_other_things_have_no_answer(text: str) -> None:
+    assert explain(text).findings == ()
