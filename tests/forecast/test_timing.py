@@ -396,6 +396,65 @@ def test_a_maximum_by_a_metal_kernel_pays_for_each_result(release: str, own_kern
     assert _reduced("aten::sum.dim_IntList", mac) < 3 * passing
 
 
+def _norms(mac: Machine, *shapes: tuple[int, ...], results: tuple[int, ...] = ()) -> float:
+    """Return the seconds that norms of tensors take, each of a whole tensor, or with the results of that shape."""
+    uses = [
+        OpUse(
+            op="aten::linalg_vector_norm",
+            inputs=[_tensor(*shape)],
+            outputs=[_tensor(*(results or (1,) * len(shape)))],
+            count=1,
+            verdict=OpVerdict.NATIVE,
+        )
+        for shape in shapes
+    ]
+    for use in uses:
+        add_costs(use)
+    span = timing(_run(uses, list(range(len(uses)))), mac).per_sample
+    assert span is not None
+    assert span.expected is not None
+    return span.expected
+
+
+@pytest.mark.parametrize(("width", "layers", "published"), [(256, 4, 2.7e-3), (512, 6, 15.9e-3)])
+def test_norms_one_by_one_or_in_buckets_on_an_m5_pro(width: int, layers: int, published: float) -> None:
+    """Both ways as Cotangent times them: seconds a step (runs.csv; 800 steps eager, 1200 compiled)."""
+    mac = of_mac(named("m5-pro-20c-24"), "2.14")
+    squares = [(256, width)] * 3 + [(width, width)] * layers
+    wide = [(3 * width, width)] * layers
+    tall = [(4 * width, width)] * 2 * layers
+    small = [(width,)] * (4 * layers + 2)
+    apart = _norms(mac, *squares, *wide, *tall, *small)
+    together = 0.0
+    for bucket in (set(squares), set(wide), set(tall), set(small)):
+        for shape in bucket:
+            n = [*squares, *wide, *tall, *small].count(shape)
+            together += _norms(mac, (n, math.prod(shape) // 2, 2), results=(n, 1, 1))
+    assert apart - together == pytest.approx(published, rel=0.2)
+
+
+def test_a_whole_norm_has_one_threadgroup_in_some_releases() -> None:
+    """GPT-2's embedding: its gradient's norm reads 154 MB in one pass before 2.12 and from 2.15 on, by their wheels."""
+    times = {
+        release: _norms(of_mac(named("m4-max-40c-64"), release), (50257, 768))
+        for release in ("2.11", "2.12", "2.13", "2.14", "2.15")
+    }
+    passing = 4 * 50257 * 768 / 546e9
+    assert times["2.11"] < 5 * passing
+    assert times["2.15"] < 5 * passing
+    assert times["2.12"] > times["2.13"] == times["2.14"] > 50 * passing
+
+
+def test_norms_of_rows_have_a_kernel_of_their_own_from_2_13_on() -> None:
+    """Pull request 186076, 4096 x 4096 float32: 1348 us before and 238 after, a factor of 5.7 on its chip."""
+    before, after = (
+        _norms(of_mac(named("m5-pro-20c-24"), release), (4096, 4096), results=(4096, 1))
+        for release in ("2.12", "2.13")
+    )
+    assert before == pytest.approx(1348e-6, rel=0.3)
+    assert 3 < before / after < 8
+
+
 def test_few_blocks_leave_cores_idle() -> None:
     """40 cores and 64 x 64 results each: 41 blocks take two waves, 80 as well; a long sum is split."""
     mac = of_mac(named("m4-max-40c-64"), "2.13")

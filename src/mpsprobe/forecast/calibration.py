@@ -158,6 +158,7 @@ def machine(calibration: Calibration) -> Machine:
         remark,
     )  # imports torch, which an answer that was kept does without
 
+    release = ops.resolve_release(calibration.torch) if calibration.device == "mps" else ""
     return Machine(
         name=calibration.name,
         kind=calibration.device,
@@ -173,7 +174,8 @@ def machine(calibration: Calibration) -> Machine:
         host=_host(calibration),
         kernel=calibration.kernel_seconds,
         graph_kernel=calibration.kernel_seconds,
-        release=ops.resolve_release(calibration.torch) if calibration.device == "mps" else "",
+        release=release,
+        norms=speed.norm_kernel(release) if release else None,
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
         holds_scores=calibration.device == "mps",

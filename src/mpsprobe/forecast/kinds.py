@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 from mpsprobe.run import OpUse
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
@@ -115,6 +116,31 @@ def threadgroups_of(use: OpUse) -> int:
         return 0
     results = stored_elements(use.outputs[0])
     return results if results < stored_elements(use.inputs[0]) else 0
+
+
+class NormShape(NamedTuple):
+    """The shape of a vector norm: how many results it has, and how many elements each of them sums.
+
+    Attributes:
+        results: The number of results; 0 for other ops.
+        length: The number of elements that go into each result.
+        rows: Whether the results are the norms of the rows of a contiguous tensor.
+    """
+
+    results: int = 0
+    length: int = 0
+    rows: bool = False
+
+
+def norm_of(use: OpUse) -> NormShape:
+    """Return the shape of a vector norm, such as that of a gradient before clipping; no results for other ops."""
+    if base_name(use.op) not in ("linalg_vector_norm", "norm") or not use.inputs or not use.outputs:
+        return NormShape()
+    (tensor, *_), results = use.inputs, max(1, stored_elements(use.outputs[0]))
+    length = math.prod(tensor.shape) // results
+    dense = tuple(math.prod(tensor.shape[k + 1 :]) for k in range(len(tensor.shape)))
+    rows = results > 1 and tensor.shape[-1] == length and tensor.strides == dense
+    return NormShape(results, length, rows)
 
 
 def gathered_of(use: OpUse) -> int:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mpsprobe.forecast.kinds import VIEW
+from mpsprobe.forecast.kinds import VIEW, NormShape
 from mpsprobe.knowledge import chips, ops, speed
-from mpsprobe.knowledge.speed import Coverage, Gpu, HostCost, Regime
+from mpsprobe.knowledge.speed import Coverage, Gpu, HostCost, NormKernel, Regime
 from mpsprobe.mac.catalogue import NamedMac
 from mpsprobe.run import Range
 
@@ -142,6 +142,7 @@ class Machine:
         cores: The cores of an Apple GPU; 0 for other devices.
         threadgroup: The time of one threadgroup on one core in a reduction that has one for each result.
         gather: The time of one element on one core where each is fetched from a place of its own.
+        norms: The kernel of vector norms that has one threadgroup for each result; None where there is none.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
         streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
         thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
@@ -171,6 +172,7 @@ class Machine:
     cores: int = 0
     threadgroup: float = 0.0
     gather: float = 0.0
+    norms: NormKernel | None = None
     release: str = ""
     holds_scores: bool = True
     complete: bool = True
@@ -194,6 +196,13 @@ class Machine:
     def spread(self, threadgroups: int) -> float:
         """Return the seconds that `threadgroups` threadgroups take when all cores share them."""
         return threadgroups * self.threadgroup / max(1, self.cores)
+
+    def summed_norm(self, shape: NormShape) -> float:
+        """Return the seconds of a norm's arithmetic, one threadgroup for each result; 0 where it is one pass."""
+        if self.norms is None or not shape.results or (shape.rows and not self.norms.rows):
+            return 0.0
+        waves = math.ceil(shape.results / max(1, self.cores))
+        return waves * shape.length * self.norms.ns * 1e-9
 
     def peak_of(self, kind: str, dtype: str) -> float | None:
         """Return the highest rate of a kind of work in FLOP/s; None when unknown."""
@@ -305,6 +314,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         cores=mac.gpu_cores,
         threadgroup=row.threadgroup * _US,
         gather=row.gather * _US,
+        norms=speed.norm_kernel(release),
         # memory is shared, so a copy reads and writes it at least once
         copy=stream / 2,
         queued=True,

@@ -17,10 +17,12 @@ from typing import NamedTuple
 from mpsprobe.forecast.kinds import (
     MOVING,
     VIEW,
+    NormShape,
     dtype_of,
     gathered_of,
     host_kind,
     kind_of,
+    norm_of,
     scores_of,
     threadgroups_of,
     tiles_of,
@@ -74,6 +76,7 @@ class CallCost(NamedTuple):
             (`kinds.threadgroups_of`); else 0.
         gathered: The number of elements that it fetches one by one (`kinds.gathered_of`); else 0.
         tiles: The number of blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
+        norm: The shape of a vector norm (`kinds.norm_of`); without results for other ops.
         inner: Whether a kernel written in C++ calls it, rather than Python.
     """
 
@@ -90,6 +93,7 @@ class CallCost(NamedTuple):
     groups: int = 0
     gathered: int = 0
     tiles: int = 0
+    norm: NormShape = NormShape()
     inner: bool = False
 
 
@@ -134,6 +138,7 @@ class Work:
                 threadgroups_of(use),
                 gathered_of(use),
                 tiles_of(use, flops),
+                norm_of(use),
             )
             of_use.append(positions.setdefault(call, len(positions)))
         calls = list(positions)
@@ -227,7 +232,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
             TimePart(
                 name=stage.name,
                 repeats=repeats,
-                seconds=_ranged(floor, expected, "training" if work.trace.gradients else bound, machine),
+                seconds=_ranged(floor, expected, bound, machine),
                 bound=bound,
                 flops=flops,
                 bytes=moved,
@@ -311,6 +316,8 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     computing = machine.spread(call.groups) if call.groups and not graphs else 0.0
     if call.gathered:
         computing = call.gathered * machine.gather / max(1, machine.cores)
+    if call.norm.results:
+        computing = machine.summed_norm(call.norm)
     if call.kind in MOVING:
         streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
     else:

@@ -63,6 +63,24 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.graph_before_2_7 if _within(release, "", "2.7") else self.graph
 
 
+class NormKernel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A kernel for vector norms that gives each result one threadgroup, in a range of torch releases.
+
+    Attributes:
+        since: The first minor release.
+        until: The minor release before which the row ends.
+        ns: The time of one element in nanoseconds while a core runs one threadgroup.
+        rows: Whether norms of the rows of a contiguous tensor run in it too, rather than in a kernel of their own.
+        sources: The links to the sources, or `"fitted"`.
+    """
+
+    since: str
+    until: str
+    ns: float
+    rows: bool
+    sources: list[str]
+
+
 class SingleThread(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The single-thread score of a processor, Geekbench 6 single-core.
 
@@ -127,6 +145,7 @@ class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: list[HostCost]
+    norms: list[NormKernel]
     single_thread: list[SingleThread]
     kernels: list[KernelShare]
     coverage: list[Coverage]
@@ -154,6 +173,11 @@ def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelS
         if fits and (not row.dtypes or dtype in row.dtypes) and _within(release, row.since, row.until):
             return row
     return None
+
+
+def norm_kernel(release: str) -> NormKernel | None:
+    """Return the kernel of vector norms in a torch release; None where norms read memory in one pass."""
+    return next((row for row in _file().norms if _within(release, row.since, row.until)), None)
 
 
 def coverage(kind: str, basis: str, bound: str) -> Coverage | None:
