@@ -331,7 +331,7 @@ TEXTS = [
         "mkl-on-rosetta",
     ),
     ("zsh: bad CPU type in executable: python", "bad-executable"),
-    ("clang: error: the clang compiler does not support '-march=native'", "clang-flags"),
+    ("clang: error: the clang compiler does not support '-march=native'", "march-native"),
     ("MemoryError", "python-memory"),
     (
         "Pipelines loaded with `dtype=torch.float16` cannot run with `cpu` device. It is not recommended to move them to `cpu`",

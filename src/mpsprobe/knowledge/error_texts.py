@@ -128,11 +128,12 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
-#: PyTorch, Metal and MPSGraph; libraries; macOS and package managers; models and their runners; code for CUDA; engines.
+#: PyTorch, Metal and MPSGraph; libraries; macOS; installation; models and their runners; code for CUDA; engines.
 _FILES = (
     "messages.toml",
     "messages_libraries.toml",
     "messages_macs.toml",
+    "messages_install.toml",
     "messages_models.toml",
     "messages_cuda.toml",
     "messages_engines.toml",

@@ -14,7 +14,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import _pasted, advisories, environment, ops
+from mpsprobe.knowledge import _installation, _pasted, advisories, environment, ops
 from mpsprobe.knowledge._pasted import Frame, macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.check_messages import with_checks
@@ -289,15 +289,12 @@ def _for_values(hit: TextMatch, values: dict[str, str]) -> tuple[str, str]:
     message = hit.message
     if message.cause is Cause.OUT_OF_MEMORY:
         return _contradicted(values) or message.means, message.fix
-    if message.id == "wheel-of-other-platform":
-        means, fix = _pasted.wheel_advice(values["wheel"])
-        return means or message.means, fix or message.fix
     if message.id == "ffmpeg-libraries":
         major = _pasted.ffmpeg_major(values["library"], values["release"])
         if major:
             named = f"lib{values['library']}.{values['release']} belongs to FFmpeg {major}"
             return f"{message.means} {named}.", message.fix.replace("MAJOR", major)
-    return message.means, message.fix
+    return _installation.advice(message.id, values, message.means, message.fix)
 
 
 _UNITS = {"bytes": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}

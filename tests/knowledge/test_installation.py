@@ -1,0 +1,182 @@
+# ruff: noqa: E501 (quotes stay as they were written)
+"""Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo: the class, and what the text names."""
+
+import pytest
+
+from mpsprobe.knowledge._installation import package_of
+from mpsprobe.knowledge.explain import explain
+
+G = "https://github.com/"
+
+#: Thread or source file, text, message, a piece of the meaning, a piece of the fix.
+TEXTS = [
+    (
+        G + "openai/baselines/issues/1216",
+        "gym.error.DependencyNotInstalled: dlopen(/x/venv/lib/python3.10/site-packages/mujoco_py/generated/cymj_2.1.2.14_310_macextensionbuilder_310.so, 0x0002): symbol not found in flat namespace '_mj_Euler'.",
+        "flat-namespace-symbol",
+        "(of mujoco-py) wants a function of MuJoCo (_mj_Euler)",
+        "pip install mujoco",
+    ),
+    (
+        G + "speechbrain/speechbrain/issues/1603",
+        "ImportError: dlopen(/x/lib/python3.8/site-packages/sentencepiece/_sentencepiece.cpython-38-darwin.so, 2): Symbol not found: ____chkstk_darwin\n  Referenced from: /x/lib/python3.8/site-packages/sentencepiece/_sentencepiece.cpython-38-darwin.so\n  Expected in: /usr/lib/libSystem.B.dylib\n",
+        "flat-namespace-symbol",
+        "built for a newer macOS than this one: its libSystem.B.dylib",
+        "an older release of sentencepiece",
+    ),
+    (
+        G + "openai/mujoco-py/issues/780",
+        "ImportError: dlopen(/x/cymj.so, 0x0002): Library not loaded: @rpath/MuJoCo.framework/Versions/A/libmujoco.2.1.1.dylib\nReferenced from: <34A1F6DB-46E9-36E0-AD4B-48B493C455DD> /x/site-packages/mujoco_py/generated/cymj.so",
+        "library-not-loaded",
+        "cymj.so (of mujoco-py) is linked against libmujoco.2.1.1.dylib",
+        "pip install mujoco",
+    ),
+    (
+        G + "astral-sh/uv/issues/13512",
+        "error: Distribution `torch==2.6.0 @ registry+https://pypi.org/simple` can't be installed because it doesn't have a source distribution or wheel for the current platform\n\nhint: You're on macOS (`macosx_15_0_x86_64`), but `torch` (v2.6.0) only has wheels for the following platforms: `manylinux_2_28_aarch64`, `manylinux1_x86_64`, `macosx_11_0_arm64`, `win_amd64`",
+        "uv-wheel-tags",
+        "torch v2.6.0 has no wheel for Intel Macs, and this Python is an x86-64 one",
+        "cpython-3.12-macos-aarch64",
+    ),
+    (
+        G + "astral-sh/uv/issues/12721",
+        "hint: You're on macOS (`macosx_10_16_x86_64`), but `pyside6` (v6.9.0) only has wheels for the following platforms: `manylinux_2_28_x86_64`, `manylinux_2_39_aarch64`, `macosx_12_0_universal2`, `win_amd64`, `win_arm64`",
+        "uv-wheel-tags",
+        "want macOS 12 or newer",
+        "a newer build of Python",
+    ),
+    (
+        "uv: crates/uv-distribution-types",
+        "hint: Wheels are available for `decord` (v0.6.0) on the following platforms: `manylinux2010_x86_64`, `win_amd64`",
+        "uv-wheel-tags",
+        "wheels for Linux, Windows only, none for a Mac",
+        "decord ; sys_platform == 'linux'",
+    ),
+    (
+        "uv: crates/uv-resolver",
+        "hint: You're using CPython 3.13 (`cp313`), but `tensorflow` (v2.18.0) only has wheels with the following Python ABI tags: `cp39`, `cp310`, `cp311`, `cp312`",
+        "uv-wheel-tags",
+        "Python 3.9, 3.10, 3.11, 3.12 only",
+        "uv python pin 3.12",
+    ),
+    (
+        G + "astral-sh/uv/issues/5182",
+        "error: distribution `pantsbuild-pants==2.23.1 @ direct+https://github.com/x/pantsbuild.pants-2.23.1-cp39-cp39-macosx_11_0_arm64.whl` can't be installed because the binary distribution is incompatible with the current platform",
+        "uv-wheel-file",
+        "Apple silicon, macOS 11 or newer, CPython 3.9",
+        "python --version must say 3.9",
+    ),
+    (
+        "pip: _internal/resolution",
+        "ERROR: Package 'numba' requires a different Python: 3.13.0 not in '<3.13,>=3.9'",
+        "python-out-of-range",
+        "numba takes Python <3.13,>=3.9, and this Python is 3.13.0: too new",
+        "Python 3.12 in a fresh environment",
+    ),
+    (
+        "pip: _internal/resolution",
+        "ERROR: Package 'mlx-vlm' requires a different Python: 3.9.6 not in '>=3.10'",
+        "python-out-of-range",
+        "this Python is 3.9.6: too old",
+        "Python 3.12 in a fresh environment",
+    ),
+    (
+        G + "haosulab/MPlib/issues/119",
+        "ERROR: Could not find a version that satisfies the requirement libclang==11.0.1 (from versions: 11.1.0, 12.0.0, 18.1.1)\nERROR: No matching distribution found for libclang==11.0.1",
+        "no-wheel-of-any",
+        "pip sees libclang 11.1.0 to 18.1.1",
+        "libclang>=11.1.0",
+    ),
+    (
+        "pip: _internal/operations/check.py",
+        "mediapipe 0.10.14 requires protobuf<5,>=4.25.3, but you have protobuf 5.29.0 which is incompatible.",
+        "pip-incompatible",
+        "mediapipe asks for protobuf<5,>=4.25.3",
+        "pip install 'protobuf<5,>=4.25.3'",
+    ),
+    (
+        G + "zylon-ai/private-gpt/issues/197",
+        "clang: error: the clang compiler does not support '-march=native'",
+        "march-native",
+        "a universal one",
+        "ARCHFLAGS='-arch arm64'",
+    ),
+    (
+        G + "aresch/rencode/issues/43",
+        "clang: error: unsupported option '-msse2' for target 'arm64-apple-darwin25.2.0'",
+        "x86-source",
+        "Intel processors",
+        "arm64 wheel",
+    ),
+    (
+        G + "m-bain/whisperX/issues/109",
+        'Undefined symbols for architecture arm64:\n  "std::exception_ptr::__from_native_exception_pointer(void*)", referenced from:\n      std::__1::promise<ctranslate2::TranslationResult>::~promise() in x.cc.o\n',
+        "libcxx-mixed",
+        "headers of a newer C++ library",
+        "CXX=/usr/bin/clang++",
+    ),
+    (
+        G + "urinieto/msaf/issues/114",
+        "fatal error: 'umfpack.h' file not found",
+        "header-missing",
+        "does not find umfpack.h",
+        "suite-sparse",
+    ),
+    (
+        "glibc's header",
+        "fatal error: 'sys/sysinfo.h' file not found",
+        "header-without-ending",
+        "Linux or gcc",
+        "written for Linux",
+    ),
+    (
+        "PyO3: pyo3-ffi/build.rs",
+        "error: the configured Python interpreter version (3.13) is newer than PyO3's maximum supported version (3.12)",
+        "pyo3-python-too-new",
+        "takes Python up to 3.12",
+        "Python 3.12 in a fresh environment",
+    ),
+    (
+        G + "Ltamann/ComfyUI-TBG-ETUR/issues/38",
+        "Cannot import /Volumes/S3F3/ComfyUI/custom_nodes/ComfyUI-TBG-ETUR module for custom nodes: No module named 'pygments'",
+        "custom-node-import",
+        "the Python package pygments",
+        "python -m pip install",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("link", "text", "message", "means", "fix"), TEXTS, ids=[f"{one[2]}-{i}" for i, one in enumerate(TEXTS)]
+)
+def test_a_failed_installation_names_its_parts(
+    link: str, text: str, message: str, means: str, fix: str
+) -> None:
+    found = explain(text).findings
+    assert [one.message for one in found] == [message], link
+    assert means in found[0].means
+    assert fix in found[0].fix
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "error: use of undeclared identifier 'foo'",
+        "error: no member named 'size' in 'MyStruct'",
+        "Package foo requires bar",
+        "clang --version",
+        "the header is only meant for tests",
+        "Wheels are great: `a`",
+        "Symbols not found",
+        "HTTP error 500",
+        "building for the future",
+    ],
+)
+def test_what_only_resembles_a_failed_build_gives_nothing(text: str) -> None:
+    assert explain(text).findings == ()
+
+
+def test_a_path_names_the_package_of_its_file() -> None:
+    assert package_of("/x/lib/python3.11/site-packages/cv2/cv2.abi3.so") == "opencv-python"
+    assert package_of("/x/site-packages/tokenizers/tokenizers.so") == "tokenizers"
+    assert package_of("/usr/lib/libSystem.B.dylib") == ""
