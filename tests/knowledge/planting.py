@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -133,6 +133,13 @@ class Field:
         except Exception:
             if not self._uses():
                 raise
+        return self._uses()
+
+    def record(self, run: Callable[[], object]) -> list[OpUse]:
+        """Run a function without gradients, with new tensors on the device, and return the op uses of it."""
+        self._switch.to = RecorderObserver(Recorder())
+        with torch.no_grad(), torch.device("mps"):
+            run()
         return self._uses()
 
     def _uses(self) -> list[OpUse]:

@@ -7,7 +7,8 @@ import functools
 import pytest
 
 from mpsprobe.knowledge import advisories
-from mpsprobe.knowledge.advisories import Advisory, Certainty, Example
+from mpsprobe.knowledge.advisories import Advisory, Certainty, Example, Mode
+from tests.device.virtual.zoo import ZOO
 
 from .planting import field
 
@@ -27,7 +28,7 @@ NOT_PLANTED = {
     "mm-mixed-dtype-abort": "the installed torch refuses it before a kernel is called",
     "fused-sgd-tensor-lr-raises": "planting gives each list of tensors a length of its own",
     "roi-align-slow": "torchvision's op is not installed",
-    "fftfreq-wrong": "below autograd it is two aranges and a product",
+    "max-pool-empty-output-unchecked": "the installed torch refuses it before a kernel is called",
 }
 
 
@@ -79,3 +80,17 @@ def test_recording_of_the_example_meets(
 ) -> None:
     certainty, happened = _answers(release, macos)[advisory.id]
     assert certainty is example.expect, happened
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of transformers about options of tiny configs
+@pytest.mark.parametrize("name", ["llama", "vit", "whisper", "qwen2", "bert", "clip"])
+def test_ordinary_models_meet_few_advisories(name: str) -> None:
+    """A loose condition shows here first: the newest release must not warn of everything."""
+    entry = next(one for one in ZOO if one.name == name)
+    where = "2.15.0", "15.5", "Apple M3", frozenset({Mode.INFERENCE})
+    with field("2.15", "15.5") as mac:
+        uses = mac.record(lambda: entry.run(entry.build(), "mps"))
+    found = [match for use in uses for match in advisories.match(use, *where)]
+    assert [match.advisory.id for match in found if match.certainty is Certainty.CERTAIN] == []
+    assert len({match.advisory.id for match in found}) <= 3

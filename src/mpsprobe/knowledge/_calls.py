@@ -199,11 +199,12 @@ def _by_recorded() -> dict[str, list[_Form]]:
 def _as_new_tensor(use: OpUse) -> OpUse:
     """Return a call of `copy_` as the call of `_to_copy` that would make a tensor like its target."""
     target, source = use.inputs
-    scalars: dict[str, Any] = {"non_blocking": use.scalars.get("non_blocking", False)}
-    if target.dtype != source.dtype:
-        scalars["dtype"] = target.dtype
-    if target.device != source.device:
-        scalars["device"] = target.device
+    # None, and not left out: a copy is known not to cast, where a call whose argument was not recorded may.
+    scalars: dict[str, Any] = {
+        "non_blocking": use.scalars.get("non_blocking", False),
+        "dtype": target.dtype if target.dtype != source.dtype else None,
+        "device": target.device if target.device != source.device else None,
+    }
     return msgspec.structs.replace(
         use, op="aten::_to_copy", inputs=[source], outputs=[target], scalars=scalars
     )

@@ -392,6 +392,8 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         products: Conditions on products of sizes.
         inputs: The bounds of the number of tensor arguments (an optional one, such as a mask or a bias, adds
             to it).
+        dtypes: Whether the input tensors all have one dtype, or at least two of them differ. None for no
+            condition.
         mode: The mode that the op use must run under.
         unrecorded: A circumstance in words that no recording shows, such as values, storage offsets or earlier
             calls. With it a match is never certain.
@@ -402,6 +404,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relations: list[Relation] = []
     products: list[SizeProduct] = []
     inputs: Bounds | None = None
+    dtypes: Literal["equal", "different"] | None = None
     mode: Mode | None = None
     unrecorded: str = ""
 
@@ -436,6 +439,8 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> Iterator[bool | None]:
         if self.inputs is not None:
             yield len(use.inputs) in self.inputs
+        if self.dtypes is not None:
+            yield (len({tensor.dtype for tensor in use.inputs}) > 1) == (self.dtypes == "different")
         for condition in self.tensors:
             yield condition.holds(use, later)
         for scalar in self.scalars:
