@@ -128,7 +128,8 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
-#: PyTorch, Metal and MPSGraph; libraries; macOS; installation; models and their runners; code for CUDA; engines.
+#: PyTorch, Metal and MPSGraph; libraries; macOS; installation; models and their runners; code for CUDA; engines; codes of
+#: Apple's frameworks with Core ML, ExecuTorch and MLX.
 _FILES = (
     "messages.toml",
     "messages_libraries.toml",
@@ -137,6 +138,7 @@ _FILES = (
     "messages_models.toml",
     "messages_cuda.toml",
     "messages_engines.toml",
+    "messages_apple.toml",
 )
 
 

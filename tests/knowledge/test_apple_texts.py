@@ -1,0 +1,185 @@
+# ruff: noqa: E501, RUF001 (texts stay as they were written)
+"""Texts as they stand in the sources of MLX, coremltools and ExecuTorch, in Apple's headers and in public threads.
+
+Each has an answer with the right cause and the right fix.
+"""
+
+import pytest
+
+from mpsprobe.knowledge.explain import explain
+
+#: Text, message, a piece of what it means, a piece of the fix. Above each group: where the texts stand.
+TEXTS = [
+    # MTLCommandBuffer.h
+    ('Error Domain=MTLCommandBufferErrorDomain Code=1 "Internal Error"', "gpu-error-code", "driver", "first"),
+    ('Error Domain=MTLCommandBufferErrorDomain Code=2 "Timeout"', "gpu-timeout-code", "watchdog", "Smaller"),
+    ('Error Domain=MTLCommandBufferErrorDomain Code=3 "Fault"', "gpu-page-fault-code", "outside its", "CPU"),
+    ('Error Domain=MTLCommandBufferErrorDomain Code=7 "Not"', "gpu-work-in-background", "background", "iOS"),
+    ('Error Domain=MTLCommandBufferErrorDomain Code=8 "Out"', "gpu-memory-code", "share", "less memory"),
+    ("Caused GPU Hang Error (IOAF code 3)", "gpu-error-code", "hung", "first"),
+    # Metal's compiler and validation
+    (
+        "Threadgroup memory size (34816) exceeds the maximum threadgroup memory allowed (32768)",
+        "metal-threadgroup-memory",
+        "32 KB",
+        "smaller tiles",
+    ),
+    (
+        "SyntaxError: program_source:1:1: error: unknown type name 'What'\nWhat\n^",
+        "metal-source-error",
+        "refuses the Metal source",
+        "correct that line",
+    ),
+    (
+        "program_source:19:9: error: expected ')'\n        auto tmp10 = tmp8 ? tmp9 : 0.0;",
+        "metal-source-of-inductor",
+        "torch.compile",
+        "torch.compiler.disable",
+    ),
+    (
+        "metal_matrix:20:83: error: failed requirement 'is_scalar<_MLX_BFloat16>::value'; 'enable_if' cannot",
+        "metal-bfloat-requirement",
+        "macOS 14",
+        "float16",
+    ),
+    (
+        "-[_MTLCommandEncoder dealloc]: failed assertion 'Command encoder released without endEncoding'",
+        "metal-encoder-released",
+        "before this line",
+        "endEncoding",
+    ),
+    # FoundationErrors.h, NSURLError.h, errno.h
+    ('Error Domain=NSCocoaErrorDomain Code=260 "The file couldn’t be opened"', "cocoa-file-missing", "there", "whole"),
+    ('Error Domain=NSCocoaErrorDomain Code=257 "permission"', "cocoa-no-permission", "privacy", "Full Disk"),
+    ('Error Domain=NSCocoaErrorDomain Code=3840 "Unable to parse"', "cocoa-file-broken", "JSON", "Delete"),
+    ('Error Domain=NSCocoaErrorDomain Code=516 "exists"', "cocoa-file-exists", "earlier run", "rm -rf"),
+    ('Error Domain=NSCocoaErrorDomain Code=640 "out of space"', "cocoa-volume-full", "full", "TMPDIR"),
+    ('Error Domain=NSCocoaErrorDomain Code=4099 "connection to service"', "cocoa-xpc", "service", "again"),
+    ('Error Domain=NSPOSIXErrorDomain Code=24 "Too many open files"', "posix-memory-or-files", "256", "ulimit"),
+    ('Error Domain=NSPOSIXErrorDomain Code=65 "No route to host"', "posix-network", "macOS 15", "Local Network"),
+    ('Error Domain=NSURLErrorDomain Code=-1001 "The request timed out."', "posix-network", "network", "again"),
+    # crash reports
+    ("Exception Type:  EXC_CRASH (SIGKILL (Code Signature Invalid))", "code-signature-invalid", "sign", "codesign"),
+    ("Termination Reason:    Namespace DYLD, Code 1 Library missing", "crash-report-library-missing", "loader", "brew"),
+    ("Termination Reason:    Namespace DYLD, Code 4 Symbol missing", "crash-report-symbol-missing", "newer", "/usr/lib"),
+    ("Termination Reason:    Namespace JETSAM, Code 2", "crash-report-memory", "memory", "smaller"),
+    ("Exception Message:     Thread stack size exceeded due to excessive recursion", "crash-report-stack", "512", "64"),
+    ("BUG IN CLIENT OF LIBDISPATCH: trying to lock recursively", "libdispatch-misuse", "fork", "spawn"),
+    ("BUG IN CLIENT OF LIBMALLOC: memory corruption of free block", "heap-damaged", "heap", "frames"),
+    ("libx.dylib: load command 0x80000034 is unknown", "library-for-newer-loader", "newer macOS", "older release"),
+    ("Apple could not verify “libc10.dylib” is free of malware that may harm", "gatekeeper-malware", "notarised", "xattr"),
+    ("resource fork, Finder information, or similar detritus not allowed", "codesign-extended-attributes", "iCloud", "-cr"),
+    # CoreAudio
+    ("||PaMacCore (AUHAL)|| Error on line 2499: err='-50', msg=Unknown Error", "audio-parameter", "setting", "brew"),
+    ("||PaMacCore (AUHAL)|| Error on line 2764: err=''!obj'', msg=Unknown", "audio-device-gone", "unplugged", "anew"),
+    # Core ML and coremltools 9
+    (
+        "ValueError: State model is supported only >= iOS18. Please update the minimum_deployment_target to at least "
+        "coremltools.target.iOS18",
+        "coreml-target-too-old",
+        "iOS 18 is macOS 15",
+        "minimum_deployment_target",
+    ),
+    ("AssertionError: torch conv stride must be constant", "coreml-op-limits", "narrower", "fixed shapes"),
+    ("NotImplementedError: Core ML only supports tensor rank <= 5.", "coreml-op-limits", "5 at most", "other terms"),
+    (
+        "ValueError: tensor value type should be compatible with type np.ndarray, got <class 'numpy.float32'> instead",
+        "coreml-trace-values",
+        "NumPy",
+        "coremltools",
+    ),
+    ("ValueError: Number of TorchScript inputs (1) must match the user", "coreml-convert-arguments", "traced", "trace("),
+    (
+        'Error Domain=com.apple.CoreML Code=1 "MultiArray shape (1 x 3) does not match the shape (1 x 3 x 224) '
+        'specified in the model description"',
+        "coreml-input-shape",
+        "RangeDim",
+        "pad or resize",
+    ),
+    (
+        'RuntimeWarning: You will not be able to run predict() on this Core ML model. Underlying exception message '
+        'was: Error compiling model: "The file couldn’t be saved.".',
+        "coreml-cannot-save",
+        "temporary folder",
+        "TMPDIR",
+    ),
+    # ExecuTorch: runtime/core/error.h, backends/apple
+    ("RuntimeError: Failed to load method forward_32, error: 0x:23", "executorch-program-invalid", "InvalidProgram", "Export"),
+    ("RuntimeError: Failed to load method forward, error: 0x14", "executorch-operator-missing", "kernel", "Import"),
+    ("RuntimeError: Failed to execute method forward, error: 0x12", "executorch-arguments", "dtype", "example"),
+    ("RuntimeError: Failed to load program, error: 0x20", "executorch-not-found", "backend", "registered"),
+    (
+        "NotImplementedError: CoreML does not support the op aten.foo, but you have set lower_full_graph=True in the "
+        "CoreMLPartitioner. Please set lower_full_graph=False",
+        "executorch-lowering",
+        "lacks",
+        "lower_full_graph=False",
+    ),
+    # MLX 0.32, mlx-lm, mlx-vlm
+    ("TypeError: generate_step() got an unexpected keyword argument 'temp'", "mlx-generate-arguments", "sampler", "make_sampler"),
+    ("ValueError: [Primitive::vjp] Not implemented for CustomKernel.", "mlx-no-gradient", "gradient", "LoRA"),
+    ("RuntimeError: [QuantizedMatmul::vjp] no gradient wrt the quantized weights.", "mlx-no-gradient", "quantised", "LoRA"),
+    ("ValueError: boolean indices are not yet supported", "mlx-array-use", "masks", "mx.where"),
+    (
+        "ValueError: Item size 2 for PEP 3118 buffer format string B does not match the dtype B item size 1.",
+        "mlx-array-use",
+        "bfloat16",
+        "float32",
+    ),
+    ("ValueError: [erfinv] Not supported for complex64.", "mlx-more-checks", "dtype", "Correct"),
+    ("RuntimeError: [gpu::eval] GPU backend is not available", "mlx-no-gpu-build", "no GPU", "arm64"),
+    (
+        "ValueError: Model type qwen3_vl not supported. Error: No module named 'mlx_vlm.models.qwen3_vl'",
+        "mlx-model-architecture",
+        "architecture",
+        "-U mlx-lm mlx-vlm",
+    ),
+    ("ValueError: Image features and image tokens do not match: tokens: 1024, features 256", "mlx-vlm-images", "markers", "num_images"),
+    ("ValueError: packed token mask must be int32 with one complete row per token", "mlx-vlm-checks", "cache", "-U mlx"),
+    ("[ERROR] mac-mini-1 does not seem to have RDMA enabled", "mlx-cluster-setup", "Thunderbolt 5", "ring"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message", "means", "fix"), TEXTS, ids=[one[1] for one in TEXTS])
+def test_each_text_has_its_cause_and_fix(text: str, message: str, means: str, fix: str) -> None:
+    (found,) = explain(text).findings
+    assert found.message == message
+    assert means in found.means
+    assert fix in found.fix
+
+
+@pytest.mark.parametrize(
+    ("library", "message"),
+    [
+        ("coremltools/converters/mil/frontend/torch/ops.py", "raised-in-coremltools"),
+        ("executorch/exir/program/_program.py", "raised-in-executorch"),
+        ("mlx_vlm/models/glm4v/language.py", "raised-in-mlx-lm"),
+    ],
+)
+def test_an_unknown_exception_is_placed_by_its_last_frame(library: str, message: str) -> None:
+    stack = (
+        "Traceback (most recent call last):\n"
+        '  File "/Users/x/run.py", line 3, in <module>\n    main()\n'
+        f'  File "/Users/x/lib/python3.12/site-packages/{library}", line 40, in visit\n'
+        "    return table[node]\n           ~~~~~^^^^^^\nKeyError: 'quux'\n"
+    )
+    assert [one.message for one in explain(stack).findings] == [message]
+    below = stack.replace("KeyError", '  File "/Users/x/own.py", line 1, in f\n    x\nKeyError')
+    assert explain(below).findings == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ValueError: [config] Missing section 'server'",
+        "Error: [sqlite] Database is locked",
+        "The operation completed with error code 0x23",
+        "RuntimeError: expected a scalar, index out of range",
+        "OSError: [Errno 111] Connection refused",
+        "shader.glsl:12:4: error: syntax error",
+        "Event: session started",
+        "Found 3 image tokens in vocabulary",
+    ],
+)
+def test_lookalikes_of_other_programs_have_no_answer(text: str) -> None:
+    assert explain(text).findings == ()
