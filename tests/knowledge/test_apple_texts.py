@@ -66,7 +66,6 @@ TEXTS = [
     ("Exception Message:     Thread stack size exceeded due to excessive recursion", "crash-report-stack", "512", "64"),
     ("BUG IN CLIENT OF LIBDISPATCH: trying to lock recursively", "libdispatch-misuse", "fork", "spawn"),
     ("BUG IN CLIENT OF LIBMALLOC: memory corruption of free block", "heap-damaged", "heap", "frames"),
-    ("libx.dylib: load command 0x80000034 is unknown", "library-for-newer-loader", "newer macOS", "older release"),
     ("Apple could not verify “libc10.dylib” is free of malware that may harm", "gatekeeper-malware", "notarised", "xattr"),
     ("resource fork, Finder information, or similar detritus not allowed", "codesign-extended-attributes", "iCloud", "-cr"),
     # CoreAudio
