@@ -126,6 +126,50 @@ TEXTS = [
         Cause.DEVICE_MISMATCH,
         "one device",
     ),
+    # vllm/v1/core/kv_cache_utils.py
+    ("ValueError: To serve at least one request with the models's max seq len (32768), (4.50 GiB KV cache is needed, which is larger than the available KV cache memory (4.00 GiB).", "vllm-cache-memory", Cause.OUT_OF_MEMORY, "VLLM_CPU_KVCACHE_SPACE"),
+    ("AttributeError: '_OpNamespace' '_C' object has no attribute 'silu_and_mul'", "vllm-ops-missing", Cause.NOT_BUILT, "vllm-metal"),
+    # vllm/platforms/cpu.py
+    ("WARNING Environment variable VLLM_CPU_KVCACHE_SPACE (GiB) for CPU backend is not set, using 4 by default.", "vllm-cpu-notes", Cause.THIRD_PARTY, "Nothing"),
+    # https://github.com/vllm-project/vllm/issues/18362
+    ("[W519 11:15:10.000 ProcessGroupGloo.cpp:757] Warning: Unable to resolve hostname to a (local) address. Using the loopback address as fallback.", "gloo-hostname", Cause.THIRD_PARTY, "GLOO_SOCKET_IFNAME"),
+    # https://github.com/nomic-ai/gpt4all/issues/1276, https://github.com/marella/ctransformers/issues/10
+    ("Found model file at  /Users/u/.cache/gpt4all/WizardLM-13B-V1.2-ggml-q4_0.bin\nInvalid model file", "gpt4all-load", Cause.THIRD_PARTY, "GGUF"),
+    ("RuntimeError: Failed to create LLM 'llama' from '/Users/me/wizard-mega-13B.ggmlv3.q4_0.bin'.", "gpt4all-load", Cause.THIRD_PARTY, "llama-cpp-python"),
+    # https://github.com/nomic-ai/gpt4all/issues/187
+    ("NotImplementedError: Your platform is not supported: macOS-10.16-x86_64-i386-64bit. Current binaries supported are x86 Linux and ARM Macs.", "platform-of-rosetta", Cause.INSTALL, "arm64"),
+    # https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1521, 608, 927 and 1189
+    ("Failed to load LLM engine from path: /Users/m/.lmstudio/extensions/backends/mlx-llm-mac-arm64-apple-metal-advsimd-1.0.0/llm_engine_mlx_amphibian.node. dlopen(/Users/m/.lmstudio/extensions/backends/mlx-llm-mac-arm64-apple-metal-advsimd-1.0.0/llm_engine_mlx_amphibian.node, 0x0001): Library not loaded: @rpath/libpython3.11.dylib", "lm-studio-runtime", Cause.INSTALL, "runtimes"),
+    ("Error when loading model: ModuleNotFoundError: No module named 'mlx_engine'", "lm-studio-runtime", Cause.INSTALL, "runtimes"),
+    ("Error in channel handler: Error: Model loading aborted due to insufficient system resources. Overloading the system will likely cause it to freeze.", "lm-studio-guardrail", Cause.OUT_OF_MEMORY, "guardrails"),
+    ("Could not find platform independent libraries <prefix>", "python-home-broken", Cause.INSTALL, "PYTHONHOME"),
+    # https://github.com/huggingface/trl/issues/7220
+    ("Fatal Python error: Segmentation fault\n\nCurrent thread 0x0000000170a3f000 (most recent call first):\n  File \"/x/site-packages/transformers/core_model_loading.py\", line 812 in _materialize_copy", "loader-threads-crash", Cause.CRASH, "HF_DEACTIVATE_ASYNC_LOAD"),
+    # https://github.com/huggingface/huggingface_hub/issues/3533
+    ("httpx.ConnectError: EOF occurred in violation of protocol (_ssl.c:997)", "tls-cut", Cause.THIRD_PARTY, "proxy"),
+    # https://github.com/AutoGPTQ/AutoGPTQ/issues/299
+    ("          CUDA_VERSION = \"\".join(torch.version.cuda.split(\".\"))\n      AttributeError: 'NoneType' object has no attribute 'split'", "torch-cuda-version-none", Cause.CUDA_ONLY, "GGUF"),
+    # https://github.com/huggingface/diffusers/issues/7498
+    ("You are using a model of type clip_text_model to instantiate a model of type . This is not supported for all configurations of models and can yield errors.", "model-of-other-type", Cause.THIRD_PARTY, "Nothing"),
+    # https://github.com/ggml-org/llama.cpp/issues/5949 and 10976
+    ("ggml_metal_graph_compute_block_invoke: error: unsupported op 'SSM_CONV'\nGGML_ASSERT: ggml-metal.m:834: !\"unsupported op\"", "ggml-op-missing", Cause.MISSING_OP, "Update"),
+    ("/x/ggml/src/ggml-metal/ggml-metal.m:1263: unsupported op\nggml_metal_encode_node: error: unsupported op 'CPY'", "ggml-op-missing", Cause.MISSING_OP, "-ctk"),
+    # https://github.com/withcatai/node-llama-cpp/issues/629
+    ("[node-llama-cpp] ggml_metal_library_init_from_source: error compiling source\n/x/ggml/src/ggml-backend.cpp:62: GGML_ASSERT(buft) failed", "ggml-source-compile", Cause.SHADER, "Update"),
+    # https://github.com/ggml-org/llama.cpp/issues/11903
+    ("-[MTLDebugDevice newResidencySetWithDescriptor:error:]:2768: failed assertion `device does not support residency sets.'", "residency-sets", Cause.METAL_ASSERTION, "GGML_METAL_NO_RESIDENCY"),
+    # https://github.com/ggml-org/llama.cpp/issues/19137
+    ("/x/ggml-metal-device.m:612: GGML_ASSERT([rsets->data count] == 0) failed", "ggml-residency-exit", Cause.CRASH, "close()"),
+    # https://github.com/ml-explore/mlx-lm/issues/321
+    ("ModuleNotFoundError: No module named 'mlx_lm.models.mllama'", "mlx-model-architecture", Cause.THIRD_PARTY, "mlx-vlm"),
+    ("ERROR:root:Model type mllama not supported.", "mlx-model-type", Cause.THIRD_PARTY, "mlx-lm"),
+    # https://github.com/zai-org/ChatGLM-6B/issues/624
+    ("Failed to load cpm_kernels:Unknown platform: darwin", "cpm-kernels", Cause.CUDA_ONLY, "half()"),
+    # https://github.com/huggingface/datasets/issues/6417
+    ("ValueError: Arrow type extension<arrow.py_extension_type<pyarrow.lib.UnknownExtensionType>> does not have a datasets dtype equivalent.", "datasets-arrow-type", Cause.INSTALL, "pyarrow"),
+    # https://github.com/unslothai/unsloth-zoo/issues/87
+    ("RuntimeError: One of the subprocesses has abruptly died during map operation.To debug the error, disable multiprocessing.", "datasets-worker-died", Cause.CRASH, "num_proc"),
+    ("pyarrow.lib.ArrowMemoryError: malloc of size 64 failed", "arrow-memory", Cause.OUT_OF_MEMORY, "num_proc"),
     # https://github.com/invoke-ai/InvokeAI/issues/6965
     ("ImportError: The bnb modules are not available. Please install bitsandbytes if available on your platform.", "bitsandbytes-absent", Cause.INSTALL, "0.49"),
 ]  # fmt: skip
@@ -173,6 +217,9 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "AttributeError: 'NoneType' object has no attribute 'lower'",
         "TypeError: unsupported dtype object for op sort_values",
         "The gas giants burn triton",
+        "TypeError: Ampere() takes no arguments",
+        "RuntimeError: Model is loaded.",
+        "ValueError: Target modules {'q_proj', 'v_proj'} not found in the base model.",
     ],
 )
 def test_texts_of_other_things_have_no_answer(text: str) -> None:
