@@ -260,6 +260,7 @@ def test_one_case_is_enough_and_all_its_conditions_are_needed(only: Install) -> 
         ({"expanded": True}, ["int8[4,3]@[0,1]"], ["int8[1,3]@[0,1]"]),
         ({"transposed": True}, ["int8[5,4,3]@[12,1,4]"], ["int8[5,4,3]@[3,15,1]"]),
         ({"channels_last": True}, ["int8[2,3,4,5]@[60,1,15,3]"], ["int8[2,3,4,5]"]),
+        ({"heads_inside": True}, ["int8[2,3,4,5]@[60,5,15,1]"], ["int8[2,3,4,5]@[120,5,15,1]"]),
         ({"device": "cpu", "rank": 0}, ["int8[2]", "int8[] on cpu"], ["int8[2] on cpu", "int8[]"]),
     ],
 )
@@ -277,6 +278,10 @@ def test_layout_agrees_with_torch() -> None:
         image.transpose(-1, -2),
         image[:, :, 1:3],
         image[..., ::2],
+        image.transpose(1, 2),
+        image.transpose(1, 2)[:1],
+        image[:, :2].transpose(1, 2),
+        image[:, :1].transpose(1, 2),
         image.permute(0, 2, 3, 1),
         torch.empty(2, 1, 4, 5).expand(2, 3, 4, 5),
         torch.empty(0, 3, 4, 5).transpose(1, 2),
@@ -293,11 +298,13 @@ def test_layout_agrees_with_torch() -> None:
             form = torch.channels_last if view.dim() == 4 else torch.channels_last_3d
             expected = view.is_contiguous(memory_format=form) and not view.is_contiguous()
             assert _calls.is_channels_last(meta) is expected
+        inside = view.dim() == 4 and view.transpose(1, 2).is_contiguous() and not view.is_contiguous()
+        assert _calls.is_heads_inside(meta) is inside
 
 
 def test_strides_or_outputs_that_were_not_recorded_are_unknown() -> None:
     bare = OpUse(op="aten::mm", inputs=[TensorMeta("float32", (3, 4), ())])
-    for field in ("contiguous", "transposed", "expanded", "channels_last"):
+    for field in ("contiguous", "transposed", "expanded", "channels_last", "heads_inside"):
         assert msgspec.convert({field: True}, conditions.TensorCondition).holds(bare) is None
     large = msgspec.convert({"of": "outputs", "numel": {"min": 9}}, conditions.TensorCondition)
     assert large.holds(bare) is None

@@ -75,12 +75,27 @@ def is_channels_last(tensor: TensorMeta) -> bool | None:
     return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))
 
 
+def is_heads_inside(tensor: TensorMeta) -> bool | None:
+    """Return whether a tensor of rank 4 is packed with its dimensions 1 and 2 swapped, and not contiguous as well.
+
+    Attention over (batch, heads, length, width) gets such views of a packed (batch, length, heads, width). None
+    when the strides are unknown.
+    """
+    if not _has_strides(tensor):
+        return None
+    if len(tensor.shape) != 4 or is_contiguous(tensor):
+        return False
+    order = (0, 2, 1, 3)
+    return _packed((tensor.shape[i] for i in order), (tensor.strides[i] for i in order))
+
+
 #: The test of each layout, by the field of a condition.
 LAYOUTS: dict[str, Callable[[TensorMeta], bool | None]] = {
     "contiguous": is_contiguous,
     "transposed": is_transposed,
     "expanded": is_expanded,
     "channels_last": is_channels_last,
+    "heads_inside": is_heads_inside,
 }
 
 

@@ -128,6 +128,8 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         expanded: Whether a dimension larger than 1 has stride 0.
         channels_last: Whether the tensor is packed in channels-last order (rank 4 or 5) and not contiguous as
             well.
+        heads_inside: Whether the tensor is a (batch, heads, length, width) view of a packed (batch, length, heads,
+            width) and not contiguous.
         device: The device type, such as `"cpu"` for a scalar tensor among those of the GPU.
         grows: The unit, and the dimensions (all of that size) by which a larger workload increases `numel` or
             `bytes`.
@@ -145,6 +147,7 @@ class TensorCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transposed: bool | None = None
     expanded: bool | None = None
     channels_last: bool | None = None
+    heads_inside: bool | None = None
     device: str | None = None
     grows: tuple[Growing, list[int]] | None = None
 

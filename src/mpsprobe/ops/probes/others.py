@@ -119,12 +119,6 @@ def _random(lab: Lab) -> None:
         raise FaultShown("normal_() of a transposed tensor left all 4,096 elements at zero")
 
 
-@probe("gelu-tanh-bf16", "GELU with the tanh approximation is finite for large bfloat16 inputs")
-def _gelu(lab: Lab) -> None:
-    x = torch.tensor([-20.0, -12.0, -1.0, 0.0, 1.0, 11.0, 12.0, 20.0] * 2, dtype=torch.bfloat16)
-    lab.agree(lambda x: functional.gelu(x, approximate="tanh"), x)
-
-
 @probe("clamp-small-bound", "clamp uses its own bound after a call with one that is nearly equal")
 def _clamp(lab: Lab) -> None:
     lab.run(lambda x: x.clamp(min=0.0), torch.zeros(1))
