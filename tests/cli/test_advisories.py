@@ -65,7 +65,7 @@ def test_symptom_filters() -> None:
 
 
 def test_text_is_blocks_and_an_id_shows_all() -> None:
-    blocks = run("--torch", "2.8.0", "--op", "linear").stdout.split("\n\n")
+    blocks = run("--torch", "2.8.0", "--macos", "15.5", "--op", "linear").stdout.split("\n\n")
     block = next(block for block in blocks if block.startswith("linear-noncontiguous-wrong\n"))
     assert ", certain: torch " in block
     assert "\n    fix: " in block
