@@ -77,7 +77,9 @@ def test_float64_is_foreseen_for_certain_whatever_the_release() -> None:
 def test_unstated_conditions_make_an_advisory_possible() -> None:
     # sentence-transformers 3507: 2.8.0, F.linear on non-contiguous tensors
     seen = score.foresee(
-        report(failure_class="wrong_result", torch_resolved="2.8.0", ops=["aten::linear (cause)"])
+        report(
+            failure_class="wrong_result", torch_resolved="2.8.0", macos="15.6", ops=["aten::linear (cause)"]
+        )
     )
     assert ("linear-noncontiguous-wrong", False) in [(one.what, one.certain) for one in seen]
 
