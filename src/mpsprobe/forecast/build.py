@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from mpsprobe.forecast import machine as machines
 from mpsprobe.forecast import memory as memories
-from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.forecast.machine import Machine
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import Stage, Trace, stages
@@ -175,8 +174,6 @@ def _limits(trace: Trace, found: Sequence[Stage], wish: ForecastOptions) -> list
             "What PyTorch reaches of this Mac's peaks comes from published runs of large matmuls and copies; heat, "
             "battery and other programs are not in it, and the first run of each new shape compiles its kernels."
         )
-        if any(kind_of(use.op) == "conv" for use in trace.uses):
-            texts.append("Convolutions are taken to reach what matmuls reach: nobody published theirs.")
         texts.append(
             "Download and load are the bytes of the weights over assumed rates, in a wide range. "
             "Measure your connection."

@@ -145,6 +145,7 @@ class Machine:
         norms: The kernel of vector norms that has one threadgroup for each result; None where there is none.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
         streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
+        passes: The reached bandwidth of ops with a share of their own (`grounds.share_of`).
         thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
         release: The torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
         holds_scores: Whether attention writes its scores to memory, as PyTorch's kernel for MPS does; fused
@@ -179,12 +180,17 @@ class Machine:
     slack: float = 1.0
     peaks: Mapping[tuple[str, str], float] = field(default_factory=dict)
     streams: Mapping[str, Curve] = field(default_factory=dict)
+    passes: Mapping[str, float] = field(default_factory=dict)
     thin: Mapping[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
-        """Return the expected rate of one call in FLOP/s: for an unmeasured kind that of matmul; None if unknown."""
-        surface = self.compute.get((kind, dtype)) or self.compute.get(("matmul", dtype))
+        """Return the expected rate of one call in FLOP/s: for an unmeasured kind that of matmul; None if unknown.
+
+        `"conv-3d"` has the rate of `"conv"` unless it has one of its own.
+        """
+        tried = (kind, kind.removesuffix("-3d"), "matmul")
+        surface = next((found for name in tried if (found := self.compute.get((name, dtype)))), None)
         return surface.at(flops, moved) if surface is not None else None
 
     def filled(self, tiles: int) -> float:
@@ -286,6 +292,8 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
             limits.pop(dtype)
         for work in ("matmul", "bmm", "conv"):
             compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
+        if speed.kernel_share("conv-3d", family=family, dtype=dtype, release=release) is not None:
+            compute["conv-3d", dtype] = Surface([(1.0, 1.0, share("conv-3d", dtype) * best)])
         # attention runs on the ALUs: in a kernel of PyTorch, or as batched matmuls of narrow heads
         compute["attention", dtype] = Surface(
             [(1.0, 1.0, share("attention-compute", dtype) * peak["float32"])]
@@ -304,6 +312,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         bandwidth=mac.bandwidth,
         compute=compute,
         stream=Curve([1.0], [stream]),
+        passes={what: share(what) * mac.bandwidth for what in ("index", "sort")},
         weights={dtype: share("gemv", dtype) * mac.bandwidth for dtype in (*FLOATS, "")},
         thin={dtype: share("thin-linear", dtype) for dtype in FLOATS},
         attention=share("attention") * mac.bandwidth,

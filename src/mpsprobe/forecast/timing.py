@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mpsprobe.forecast.grounds import share_of, unmeasured_kind
 from mpsprobe.forecast.kinds import (
     MOVING,
     VIEW,
@@ -29,13 +30,12 @@ from mpsprobe.forecast.kinds import (
 )
 from mpsprobe.forecast.machine import Machine, summed
 from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Stage, Trace
+from mpsprobe.knowledge import speed
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
 from mpsprobe.trace.formulas.registry import base_name, family
 
 #: A stage is bound by a resource that takes this share of its time, and otherwise by none in particular.
 _BOUND_SHARE = 0.6
-#: Kinds of matmuls of many small matrices.
-_BATCHED = frozenset({"bmm", "baddbmm"})
 #: The greatest number of consecutive ops that a line of Python calls itself; C++ calls the others.
 _FROM_PYTHON = 12
 
@@ -77,6 +77,8 @@ class CallCost(NamedTuple):
         gathered: The number of elements that it fetches one by one (`kinds.gathered_of`); else 0.
         tiles: The number of blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
         norm: The shape of a vector norm (`kinds.norm_of`); without results for other ops.
+        share: The name of a share of its own (`grounds.share_of`); else empty.
+        unmeasured: Its kind where nobody measured that on MPS (`grounds.unmeasured_kind`); else empty.
         inner: Whether a kernel written in C++ calls it, rather than Python.
     """
 
@@ -94,6 +96,8 @@ class CallCost(NamedTuple):
     gathered: int = 0
     tiles: int = 0
     norm: NormShape = NormShape()
+    share: str = ""
+    unmeasured: str = ""
     inner: bool = False
 
 
@@ -139,6 +143,8 @@ class Work:
                 gathered_of(use),
                 tiles_of(use, flops),
                 norm_of(use),
+                share_of(use),
+                unmeasured_kind(use),
             )
             of_use.append(positions.setdefault(call, len(positions)))
         calls = list(positions)
@@ -215,6 +221,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
     known = machine.complete and _is_known(work, machine)
     costs = _costs(work, machine)
     clocks = _turns(work, costs, machine) if known else []
+    vague = _vague(work, costs, machine)
     parts, waits = [], 0.0
     for k, stage in enumerate(work.stages):
         repeats = (turns or {}).get(stage.name, stage.repeats)
@@ -224,6 +231,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         )
         bound = _bound(work.orders[k], costs, machine)
         expected = max(floor, carried(clocks[k], repeats)) if known else None
+        open_end = carried([sum([vague.get(p, 0.0) for p in order]) for order in work.orders[k]], repeats)
         flops, moved, launches = (
             round(carried(counts, repeats)) for counts in zip(*work.turns[k], strict=True)
         )
@@ -232,7 +240,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
             TimePart(
                 name=stage.name,
                 repeats=repeats,
-                seconds=_ranged(floor, expected, bound, machine),
+                seconds=_ranged(floor, expected, open_end, bound, machine),
                 bound=bound,
                 flops=flops,
                 bytes=moved,
@@ -248,6 +256,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         native_time_share=time_share if known else None,
         native_call_share=call_share,
         share_by_kind=_by_kind(work, costs) if known else {},
+        unmeasured=_unmeasured(work, costs) if known and machine.kind == "mps" else {},
         wait_seconds=waits * machine.host.wait if known and machine.queued else None,
     )
 
@@ -288,15 +297,31 @@ def _is_known(work: Work, machine: Machine) -> bool:
     return all(machine.rate(kind, dtype, 1.0, 1.0) is not None for kind, dtype in asked)
 
 
-def _ranged(floor: float, expected: float | None, bound: str, machine: Machine) -> Range:
-    """Return the range of a stage, whose bounds hold four in five measurements; no bounds where none were made."""
+def _vague(work: Work, costs: Sequence[_Cost], machine: Machine) -> dict[int, float]:
+    """Return the seconds of each call of a kind that nobody measured on MPS, by its position in `Work.calls`."""
+    if machine.kind != "mps":
+        return {}
+    return {p: costs[p].apart + costs[p].device for p, call in enumerate(work.calls) if call.unmeasured}
+
+
+def _ranged(floor: float, expected: float | None, vague: float, bound: str, machine: Machine) -> Range:
+    """Return the range of a stage, whose bounds hold four in five measurements; no bounds where none were made.
+
+    Args:
+        floor: The seconds that nothing can beat.
+        expected: The expected seconds; None when unknown.
+        vague: The part of them in kernels that nobody measured, which may take `speed.surprise` times as long.
+        bound: The resource that limits the stage.
+        machine: The machine.
+    """
     if expected is None:
         return Range(floor)
     found = machine.covers(bound)
     if found is None:
         return Range(floor, expected)
     low, high = found.low / machine.slack, found.high * machine.slack
-    return Range(floor, expected, max(floor, min(expected, low * expected)), high * expected)
+    beyond = max(0.0, speed.surprise() - high) * vague
+    return Range(floor, expected, max(floor, min(expected, low * expected)), high * expected + beyond)
 
 
 def _costs(work: Work, machine: Machine) -> list[_Cost]:
@@ -319,10 +344,10 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     if call.norm.results:
         computing = machine.summed_norm(call.norm)
     if call.kind in MOVING:
-        streaming = moved / machine.streams.get(call.kind, machine.stream).at(moved)
+        passing = machine.passes.get(call.share)
+        streaming = moved / (passing or machine.streams.get(call.kind, machine.stream).at(moved))
     else:
-        work = "bmm" if base_name(call.op) in _BATCHED else call.kind
-        rate = machine.rate(work, call.dtype, call.flops, moved)
+        rate = machine.rate(call.share or call.kind, call.dtype, call.flops, moved)
         if rate is not None:
             computing = call.flops / (rate * machine.filled(call.tiles))
         if call.kind == "attention":
@@ -425,10 +450,21 @@ def _native(work: Work, costs: Sequence[_Cost]) -> tuple[float | None, float | N
 
 def _by_kind(work: Work, costs: Sequence[_Cost]) -> dict[str, float]:
     """Return the share of op time by family, largest first; views, which run no kernel, are not counted."""
+    return _shares(work, costs, lambda use, _: family(use.op))
+
+
+def _unmeasured(work: Work, costs: Sequence[_Cost]) -> dict[str, float]:
+    """Return the share of op time by kind that nobody measured on MPS, largest first; empty when there is none."""
+    shares = _shares(work, costs, lambda _, call: call.unmeasured)
+    return {kind: share for kind, share in shares.items() if kind}
+
+
+def _shares(work: Work, costs: Sequence[_Cost], name: Callable[[OpUse, CallCost], str]) -> dict[str, float]:
     times: dict[str, float] = defaultdict(float)
     for use, p in zip(work.trace.uses, work.of_use, strict=True):
-        if work.calls[p].kind != VIEW:
-            times[family(use.op)] += use.count * _once(costs[p])
+        call = work.calls[p]
+        if call.kind != VIEW:
+            times[name(use, call)] += use.count * _once(costs[p])
     total = sum(times.values())
     ordered = sorted(times.items(), key=lambda item: -item[1])
     return {name: seconds / total for name, seconds in ordered} if total else {}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import math
 import re
 from pathlib import Path
 
@@ -102,14 +103,14 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         what: On MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
-            `"matmul"`, `"bmm"`, `"conv"`, `"attention-compute"` (a share of the ALUs' float32 peak) and
-            `"thin-linear"` (a share of what `"gemv"` reaches, for several rows of one token each); elsewhere
-            `"cuda-matmul"` and `"cuda-conv"`.
+            `"index"`, `"sort"`, `"matmul"`, `"bmm"`, `"conv"`, `"conv-3d"`, `"attention-compute"` (a share of the
+            ALUs' float32 peak) and `"thin-linear"` (a share of what `"gemv"` reaches, for several rows of one token
+            each); elsewhere `"cuda-matmul"` and `"cuda-conv"`.
         families: The Apple GPU families that the row covers; empty for all.
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
         until: The minor release before which the row ends; empty for no bound.
-        share: The share of the bandwidth for the first three, of what `what` says for `"attention-compute"` and
+        share: The share of the bandwidth for the first five, of what `what` says for `"attention-compute"` and
             `"thin-linear"`, and of the rate of large matmuls (`hardware.toml`) for the others.
         sources: The links to the sources, or `"fitted"`.
     """
@@ -146,6 +147,7 @@ class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hosts: list[HostCost]
     norms: list[NormKernel]
+    surprises: dict[str, float]
     single_thread: list[SingleThread]
     kernels: list[KernelShare]
     coverage: list[Coverage]
@@ -173,6 +175,12 @@ def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelS
         if fits and (not row.dtypes or dtype in row.dtypes) and _within(release, row.since, row.until):
             return row
     return None
+
+
+def surprise() -> float:
+    """Return the factor within which, four times in five, a kind of kernel stayed once somebody measured it."""
+    factors = sorted(_file().surprises.values())
+    return factors[math.ceil(0.8 * (len(factors) + 1)) - 1]
 
 
 def norm_kernel(release: str) -> NormKernel | None:

@@ -12,7 +12,7 @@ from mpsprobe.mac.catalogue import named
 from mpsprobe.report.checkview import Grid, grid
 from mpsprobe.report.mosaics import Mosaic, macs_chart
 from mpsprobe.report.templating import clean
-from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word
+from mpsprobe.report.wording import EVIDENCE, FIT, VIABILITY, Word, unmeasured
 from mpsprobe.run import (
     Component,
     Evidence,
@@ -408,6 +408,7 @@ def _time(forecast: Forecast, time: Timing) -> TimeView:
         if time.native_call_share is not None:
             shares += f", which are {time.native_call_share:.2%} of the calls"
         shares += "."
+    shares = " ".join(filter(None, [shares, unmeasured(time)]))
     tables = [TitledGrid("By stage", grid(Table(columns, rows))), *_elsewhere(forecast)]
     return TimeView(mac_title(time.hardware), clean(time.basis), tuple(tables), shares)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mpsprobe.quantities import billions, decimal_size, plural, times_in_words
 from mpsprobe.report.hazardview import waiting_lines, waits_cost, waits_text, warning
 from mpsprobe.report.headline import of_calls
-from mpsprobe.report.wording import FIT, epoch_time
+from mpsprobe.report.wording import FIT, epoch_time, unmeasured
 from mpsprobe.run import (
     Fit,
     Forecast,
@@ -327,6 +327,7 @@ def _rates(forecast: Forecast) -> str:
         held = memory is None or memory.fit is not Fit.NO
         where = f"On {time.hardware}" if held else f"On {time.hardware}, if its memory held the target"
         lines.append(f"{where}: {'; '.join(of_rate(one) for one in time.rates)}.")
+        lines += filter(None, [unmeasured(time)])
     if forecast.epoch is not None:
         steps = plural(forecast.epoch.steps, "step")
         lines.append(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpsprobe.quantities import decimal_size, enumerate_words, plain, scaled_flops, seconds
-from mpsprobe.run import Check, Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, Status, Viability
+from mpsprobe.run import Check, Epoch, Evidence, Fit, Measurement, OpVerdict, Phase, Status, Timing, Viability
 
 
 @dataclass(frozen=True)
@@ -179,3 +179,15 @@ def open_checks(checks: list[Check]) -> str:
     """Return the ids of the unknown checks, at most three of them."""
     ids = [check.id for check in checks if check.status is Status.UNKNOWN]
     return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+#: Below this share of the op time, ops of unmeasured kinds are not named.
+_WORTH_NAMING = 0.05
+
+
+def unmeasured(time: Timing) -> str:
+    """Return a sentence that names ops whose speed on MPS nobody has measured; empty where they take little time."""
+    if sum(time.unmeasured.values()) < _WORTH_NAMING:
+        return ""
+    named = [f"{kind} ({share:.0%})" for kind, share in time.unmeasured.items() if share >= 0.005]
+    return f"Nobody has measured the speed of some of its ops on MPS, so the range is wider: {enumerate_words(named)}."

@@ -233,6 +233,8 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             empty when unknown.
         wait_seconds: The seconds of a sample that the host spends on waiting for the device, beyond the kernels
             that it waits for; None when unknown.
+        unmeasured: The share of the expected op time by kind of ops whose speed on MPS nobody has measured, from 0 to
+            1, largest first; the ranges are wider by what these may take.
     """
 
     hardware: str
@@ -244,6 +246,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     native_call_share: float | None = None
     share_by_kind: dict[str, float] = {}
     wait_seconds: float | None = None
+    unmeasured: dict[str, float] = {}
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,81 @@
+"""What a forecast on MPS rests on: kernels with a speed of their own, and kinds of ops that nobody has measured.
+
+A kernel is taken to reach a share of a peak, published or fitted (`speed.toml`). Some kinds of ops fit none of those
+measurements. They are taken to be as fast as their nearest relatives, and when somebody measured such a kind, it was
+often not so: `speed.surprise` is the factor that four in five stayed within. A forecast's range is wider by what these
+ops would take then, and the forecast names them.
+"""
+
+from __future__ import annotations
+
+from mpsprobe.forecast.kinds import kind_of
+from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
+
+#: Kernels with a share of their own in `speed.toml`, by base name.
+_OWN_SHARE = {
+    **dict.fromkeys(("index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_index_put"), "index"),
+    **dict.fromkeys(("sort", "argsort", "msort", "topk", "kthvalue", "median", "nanmedian"), "sort"),
+    **dict.fromkeys(("bmm", "baddbmm"), "bmm"),
+}
+#: Kinds of ops that nobody has measured on MPS, by how the base name begins.
+_UNMEASURED = {
+    "_fft_": "Fourier transforms",
+    "cumsum": "running sums",
+    "cumprod": "running sums",
+    "cummax": "running sums",
+    "cummin": "running sums",
+    "logcumsumexp": "running sums",
+    "_lstm": "recurrent layers",
+    "lstm_mps": "recurrent layers",
+    "grid_sampler": "resampling",
+    "upsample_": "resampling",
+    "_upsample_": "resampling",
+    "max_pool": "pooling",
+    "_mps_max_pool": "pooling",
+    "mps_max_pool": "pooling",
+    "avg_pool": "pooling",
+    "adaptive_": "pooling",
+    "_adaptive_": "pooling",
+    "scatter": "scattered sums",
+    "index_add": "scattered sums",
+    "_weight_int": "products with packed weights",
+    "_int_mm": "products with packed weights",
+}
+#: Batched products with a side of at most this, such as heads of attention in small windows, were not timed.
+_NARROW = 32
+
+
+def share_of(use: OpUse) -> str:
+    """Return the name of the share in `speed.toml` that a use has beside that of its kind; empty for most."""
+    if kind_of(use.op) == "conv":
+        weight = use.inputs[1] if len(use.inputs) > 1 else None
+        return "conv-3d" if weight is not None and len(weight.shape) == 5 else ""
+    return _OWN_SHARE.get(base_name(use.op), "")
+
+
+def unmeasured_kind(use: OpUse) -> str:
+    """Return the kind of a use whose speed on MPS nobody has measured, in words for readers; empty for others."""
+    name = base_name(use.op)
+    if use.verdict is OpVerdict.FALLBACK:
+        return "ops on the CPU"
+    if kind_of(use.op) == "conv":
+        return _convolution(use, name)
+    if name in ("bmm", "baddbmm"):
+        *_, left, right = use.inputs
+        sides = (*left.shape[-2:], right.shape[-1])
+        return "batched products of narrow matrices" if 1 < min(sides) <= _NARROW else ""
+    decomposes = "decompositions" if family_of(name) is OpFamily.LINALG else ""
+    return next((kind for start, kind in _UNMEASURED.items() if name.startswith(start)), decomposes)
+
+
+def _convolution(use: OpUse, name: str) -> str:
+    if "backward" in name:
+        return "backward passes of convolutions"
+    if "transpose" in name or use.scalars.get("transposed"):
+        return "transposed convolutions"
+    if (use.scalars.get("groups") or 1) > 1:
+        return "convolutions in groups"
+    if max(use.scalars.get("dilation") or [1]) > 1:
+        return "dilated convolutions"
+    return ""

@@ -1,0 +1,145 @@
+"""Kernels with a speed of their own, and forecasts of ops that nobody has measured, against published timings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mpsprobe.forecast.grounds import share_of, unmeasured_kind
+from mpsprobe.forecast.machine import of_mac
+from mpsprobe.forecast.timing import Work, timing
+from mpsprobe.forecast.trace import WAIT, Trace, stages
+from mpsprobe.knowledge import speed
+from mpsprobe.mac.catalogue import named
+from mpsprobe.report.wording import unmeasured
+from mpsprobe.run import OpUse, OpVerdict, TensorMeta, Timing
+from mpsprobe.trace.formulas import add_costs
+
+
+def _tensor(*shape: int, dtype: str = "float32") -> TensorMeta:
+    return TensorMeta(dtype, shape, tuple(math.prod(shape[k + 1 :]) for k in range(len(shape))), "mps:0")
+
+
+def _use(op: str, inputs: list[TensorMeta], *outputs: TensorMeta, **scalars: Any) -> OpUse:
+    use = OpUse(
+        op=op, inputs=inputs, outputs=list(outputs), count=1, verdict=OpVerdict.NATIVE, scalars=scalars
+    )
+    add_costs(use)
+    return use
+
+
+def _timing(mac: str, release: str, *uses: OpUse) -> Timing:
+    """Return the forecast of calls and the wait for them, as mlx-benchmark times an op."""
+    trace = Trace(list(uses), [*range(len(uses)), WAIT])
+    return timing(Work.of(trace, stages(trace)), of_mac(named(mac, "15.5"), release))
+
+
+def _seconds(mac: str, release: str, *uses: OpUse) -> float:
+    span = _timing(mac, release, *uses).per_sample
+    assert span is not None
+    assert span.expected is not None
+    return span.expected
+
+
+def _rows_picked() -> OpUse:
+    rows, index = _tensor(64, 256), _tensor(1_000_000, dtype="int64")
+    return _use("aten::index.Tensor", [rows, index], _tensor(1_000_000, 256))
+
+
+def _sorted(*shape: int) -> OpUse:
+    return _use("aten::sort", [_tensor(*shape)], _tensor(*shape), _tensor(*shape, dtype="int64"))
+
+
+def _convolved(groups: int = 1, dilation: int = 1) -> OpUse:
+    x, weight = _tensor(1, 64, 1, 4096), _tensor(64, 64 // groups, 1, 3)
+    scalars = {"groups": groups, "dilation": [1, dilation], "stride": [1, 1], "padding": [0, 1]}
+    return _use("aten::_mps_convolution", [x, weight], _tensor(1, 64, 1, 4096), **scalars)
+
+
+@pytest.mark.parametrize(
+    ("mac", "release", "milliseconds"),
+    [("m3-ultra-60c-96", "2.6", 21.14), ("m4-pro-20c-24", "2.6", 70.28), ("m1-ultra-48c-64", "2.8", 14.92)],
+)
+def test_rows_that_an_index_picks(mac: str, release: str, milliseconds: float) -> None:
+    """Gather of mlx-benchmark, 64 x 256 by 1,000,000; its M4, M4 Max and M3 gave the shares."""
+    assert _seconds(mac, release, _rows_picked()) == pytest.approx(milliseconds * 1e-3, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("mac", "release", "shape", "milliseconds"),
+    [
+        ("m3-ultra-60c-96", "2.6", (64, 128, 1024), 4.48),
+        ("m4-pro-20c-24", "2.6", (64, 128, 1024), 10.24),
+        ("m5-pro-20c-24", "2.13", (16, 128256), 1.1143),
+        ("m5-pro-20c-24", "2.13", (1, 1048576), 0.7538),
+    ],
+)
+def test_a_sort_of_rows(mac: str, release: str, shape: tuple[int, ...], milliseconds: float) -> None:
+    """Sort of mlx-benchmark; pull request 182242 without a wait for each call."""
+    found = _seconds(mac, release, _sorted(*shape))
+    if release == "2.13":
+        found -= of_mac(named(mac, "15.5"), release).host.wait
+    assert found == pytest.approx(milliseconds * 1e-3, rel=0.45)
+
+
+def test_a_3d_convolution_by_mpsgraph_takes_three_times_as_long() -> None:
+    """Pull request 188802: factors of 1.2 to 3.6, 2.8 in the median."""
+    x, weight = _tensor(8, 128, 8, 28, 28), _tensor(128, 128, 3, 3, 3)
+    use = _use("aten::_mps_convolution", [x, weight], x, groups=1, dilation=[1, 1, 1], stride=[1, 1, 1])
+    assert share_of(use) == "conv-3d"
+    graph, metal = (_seconds("m4-max-40c-64", release, use) for release in ("2.13", "2.14"))
+    assert 1.2 < graph / metal < 4
+
+
+@pytest.mark.parametrize(
+    ("use", "kind"),
+    [
+        (_convolved(), ""),
+        (_convolved(groups=64), "convolutions in groups"),
+        (_convolved(dilation=3), "dilated convolutions"),
+        (_use("aten::_fft_r2c", [_tensor(512)], _tensor(257, dtype="complex64")), "Fourier transforms"),
+        (
+            _use("aten::bmm", [_tensor(256, 64, 24), _tensor(256, 24, 64)], _tensor(256, 64, 64)),
+            "batched products of narrow matrices",
+        ),
+        (_use("aten::bmm", [_tensor(12, 64, 64), _tensor(12, 64, 64)], _tensor(12, 64, 64)), ""),
+        (_use("aten::gelu", [_tensor(8, 8)], _tensor(8, 8)), ""),
+    ],
+)
+def test_kinds_that_nobody_measured(use: OpUse, kind: str) -> None:
+    assert unmeasured_kind(use) == kind
+
+
+def test_a_range_is_wider_by_what_unmeasured_ops_may_take() -> None:
+    plain, vague = (_timing("m4-16", "2.13", _convolved(groups)) for groups in (1, 64))
+    assert not plain.unmeasured
+    assert vague.unmeasured == {"convolutions in groups": 1.0}
+    spans = []
+    for one in (plain, vague):
+        assert one.per_sample is not None
+        assert one.per_sample.expected is not None
+        spans.append((one.per_sample.high or 0) / one.per_sample.expected)
+    assert spans[1] > spans[0] * 1.2
+    assert "convolutions in groups (100%)" in unmeasured(vague)
+    assert not unmeasured(plain)
+
+
+def test_only_macs_have_unmeasured_kinds() -> None:
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    from mpsprobe.forecast.machine import of_gpu
+
+    trace = Trace([_convolved(64)], [0, WAIT])
+    told = timing(Work.of(trace, stages(trace)), of_gpu(gpu))
+    assert not told.unmeasured
+    assert told.per_sample is not None
+    found = speed.coverage("cuda", "specification", told.parts[0].bound)
+    assert found is not None
+    assert told.per_sample.high == pytest.approx(found.high * (told.per_sample.expected or 0))
+
+
+def test_four_in_five_surprises_lie_within_the_factor() -> None:
+    """`[surprises]` of speed.toml: what measured kinds took beyond the model that there was before."""
+    assert 3 < speed.surprise() < 20
