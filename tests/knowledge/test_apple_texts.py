@@ -153,6 +153,24 @@ TEXTS = [
     ("Iter 1: Val loss nan, Val took 0.001s", "mlx-training-nan", "no tokens", "valid.jsonl"),
     ("KeyError: 'model_type'\n\nAt:\n  /Users/x/lib/python3.11/site-packages/mlx_lm/utils.py(185): _get_classes", "mlx-config-model-type", "config.json", "mlx-audio"),
     ("MPSNDArrayGatherND.mm:234: failed assertion `Rank of updates array (1) must be greater than or equal to inner-most dimension of indices array (20)'", "indices-taken-for-coordinates", "coordinates", "CPU"),
+    # public threads, third round; assertions by file
+    ("MPSNDArrayMatrixMultiplication.mm:3130: failed assertion `Destination NDArray and Accumulator NDArray cannot have different datatype in MPSNDArrayMatrixMultiplication'", "matmul-datatype-assertion", "mixed", "One dtype"),
+    ("MPSNDArrayConvolutionA14.mm:3967: failed assertion `destination datatype must be fp32'", "convolution-datatype-assertion", "dtype", "conv.weight.dtype"),
+    ("MPSNDArrayConvolutionA14.mm:4352: failed assertion `destination kernel width and filter kernel width mismatch'", "convolution-width-assertion", "sizes", "newer torch"),
+    ("MPSNDArrayMultiaryKernel.mm:1076: failed assertion `Error: Invalid KernelDAG, equalShape for destination failed'", "kernel-dag-assertion", "F.pad", "2.1"),
+    ("Python[4210:2560233] failed assertion false at line 567 in _mtlIOGPUCommandBufferStorageRebaseShmemHeader", "command-buffer-storage", "commands", "synchronize"),
+    ("MPSNDArrayReduction.mm:98: failed assertion `[MPSNDArrayReduction] axis = 4 too big'", "assertion-of-reduction", "sum, mean", "Flatten"),
+    ("MPSMatrixDecomposition.mm:120: failed assertion `Matrix too large'", "assertion-of-linear-algebra", "too large", "CPU"),
+    ("Assertion failed: (outputRank == inputRank), function inferType, file GPUConvOps.mm, line 31.", "assertion-in-mpsgraph", "convolution", "faulthandler"),
+    ("-[MTLTextureDescriptorInternal validateWithDevice:]:1344: failed assertion `Texture Descriptor Validation MTLTextureDescriptor has width (32768) greater than the maximum allowed size of 16384.'", "assertion-of-texture-or-heap", "16384", "Smaller"),
+    ("Assertion failed: (input_size == 3), function _ccv_nnc_swish_mul_back, file ccv_nnc_swish_mul_mps.m, line 130.", "draw-things-assertion", "Draw Things", "Update"),
+    ("RuntimeError: [METAL] Command buffer execution failed: Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", "mlx-interactivity", "screen", "prefill"),
+    ("RuntimeError: [METAL] Command buffer execution failed: Discarded (victim of GPU error/recovery) (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)", "mlx-victim", "earlier", "first error"),
+    ("ModuleNotFoundError: No module named 'mlx_lm.tokenizers'", "mlx-submodule", "older, or newer", "-U mlx-lm"),
+    ("Error in iterating prediction stream: NameError: name 'tree_reduce' is not defined", "lm-studio-engine", "LM Studio", "runtimes"),
+    ("  Reason: Incompatible library version: libshm.dylib requires version 1.0.0 or later, but libATen.dylib provides version 0.0.0", "library-version-incompatible", "older build", "clean"),
+    ("ld: warning: ignoring file libtorch/lib/libtorch.so, file was built for unsupported file format ( 0x7F 0x45 0x4C 0x46 0x02 )", "library-of-linux", "Linux", "macOS"),
+    ("E 00:00:00.101804 executorch:mps_executor_runner.mm:418] LoadBundledInput failed with status 0x12", "executorch-arguments", "InvalidArgument", "example"),
 ]  # fmt: skip
 
 
