@@ -171,6 +171,10 @@ TEXTS = [
     ("  Reason: Incompatible library version: libshm.dylib requires version 1.0.0 or later, but libATen.dylib provides version 0.0.0", "library-version-incompatible", "older build", "clean"),
     ("ld: warning: ignoring file libtorch/lib/libtorch.so, file was built for unsupported file format ( 0x7F 0x45 0x4C 0x46 0x02 )", "library-of-linux", "Linux", "macOS"),
     ("E 00:00:00.101804 executorch:mps_executor_runner.mm:418] LoadBundledInput failed with status 0x12", "executorch-arguments", "InvalidArgument", "example"),
+    ("ValueError: Unrecognized tensor name: 'lm_head.scales'", "mlx-to-gguf", "quantised", "--dequantize"),
+    ("    data_type = SAFETENSORS_DATA_TYPES[info['dtype']]\nKeyError: 'U32'", "mlx-to-gguf", "U32", "convert_hf_to_gguf"),
+    ("ValueError: [save_gguf] can only serialize row-major arrays", "mlx-to-gguf", "float16 only", "convert_hf_to_gguf"),
+    ("Error Domain=com.apple.CoreML Code=0 \"MIL program input, 'k_cache', not found in Core ML model inputs\"", "coreml-states", "states", "CPU_AND_GPU"),
 ]  # fmt: skip
 
 

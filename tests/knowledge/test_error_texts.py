@@ -130,7 +130,8 @@ _SLICE = "MPSNDArray.mm:84: failed assertion `[MPSNDArrayDescriptor sliceDimensi
         ("derivative for aten::_scaled_dot_product_fused is not implemented", "derivative-missing"),
         ('loc("mps_add"("(mpsFileLoc): x.mm":43:0)): error: incompatible dimensions', "mpsgraph-dimensions"),
         ("error: 'mps.concat' op operand #1 must be tensor of int values", "graph-verification"),
-        ("MPSNDArrayGather.mm:9: failed assertion `a fault that nobody has met'", "metal-assertion"),
+        ("MPSNDArrayGather.mm:9: failed assertion `a fault that nobody has met'", "assertion-of-resampling"),
+        ("MPSNDArrayQuux.mm:9: failed assertion `a fault that nobody has met'", "metal-assertion"),
         ("Library not loaded: @rpath/libsndfile.dylib", "library-not-loaded"),
         ("CMake Error at CMakeLists.txt:45 (message): Could not find BLAS", "compile-of-package-failed"),
         (
