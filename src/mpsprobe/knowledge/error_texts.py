@@ -128,7 +128,7 @@ class TextMatch(msgspec.Struct, frozen=True):
     wheels: tuple[str, str] | None
 
 
-#: PyTorch, Metal and MPSGraph; libraries; macOS; installation; models and their runners; code for CUDA; engines; codes of
+#: PyTorch, Metal and MPSGraph; libraries; macOS; installation; models and their runners; code for CUDA; engines;
 #: Apple's frameworks with Core ML, ExecuTorch and MLX.
 _FILES = (
     "messages.toml",
