@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (quotes stay as they were written)
-"""Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo: the class, and what the text names."""
+"""Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo, and of applications: the class, and what the text names."""
 
 import pytest
 
@@ -146,8 +146,141 @@ TEXTS = [
 ]
 
 
+#: The same of applications and of the libraries that they stand on.
+APPLICATIONS = [
+    (
+        G + "gia-guar/JARVIS-ChatGPT/issues/15",
+        "||PaMacCore (AUHAL)|| Error on line 2523: err='-50', msg=Unknown Error",
+        "portaudio-codes",
+        "microphone that macOS has not allowed",
+        "Microphone: allow the terminal",
+    ),
+    (
+        G + "PKU-Alignment/safety-gymnasium/issues/119",
+        "gymnasium.error.DependencyNotInstalled: You are running an x86_64 build of Python on an Apple Silicon machine. This is not supported by MuJoCo. Please install and run a native, arm64 build of Python.. (HINT: you need to install mujoco",
+        "x86-python-on-apple-silicon",
+        "an Intel one under Rosetta",
+        "CONDA_SUBDIR=osx-arm64",
+    ),
+    (
+        G + "google-deepmind/mujoco/issues/93",
+        "You appear to be missing MuJoCo.  We expected to find the file here: /Users/x/.mujoco/mujoco210",
+        "mujoco-py",
+        "no longer kept",
+        "pip install mujoco 'gymnasium[mujoco]'",
+    ),
+    (
+        G + "invoke-ai/InvokeAI/issues/517",
+        "AttributeError: module 'pytorch_lightning.loggers' has no attribute 'TestTubeLogger'. Did you mean: 'NeptuneLogger'?",
+        "lightning-name-gone",
+        "1.7 dropped TestTubeLogger",
+        "pytorch-lightning<1.7",
+    ),
+    (
+        G + "AUTOMATIC1111/stable-diffusion-webui/issues/4599",
+        'RuntimeError: Couldn\'t install torch.\nCommand: "/x/venv/bin/python3" -m pip install torch==1.12.1+cu113 torchvision==0.13.1+cu113 --extra-index-url https://download.pytorch.org/whl/cu113',
+        "installer-cuda-build",
+        "build of torch for NVIDIA",
+        "TORCH_COMMAND='pip install torch torchvision'",
+    ),
+    (
+        G + "voicepaw/so-vits-svc-fork/issues/112",
+        "soundfile.LibsndfileError: Error opening 'dataset_raw/**/.DS_Store': Format not recognised.",
+        "finder-file-in-data",
+        "macOS's Finder",
+        ".DS_Store -delete",
+    ),
+    (
+        G + "rougier/freetype-py/issues/145",
+        "RuntimeError: Freetype library not found",
+        "library-said-missing",
+        "the library Freetype of the system",
+        "DYLD_FALLBACK_LIBRARY_PATH",
+    ),
+    (
+        G + "AUTOMATIC1111/stable-diffusion-webui/issues/2104",
+        "Warning: caught exception 'Torch not compiled with CUDA enabled', memory monitor disabled",
+        "webui-notes",
+        "it goes on",
+        "Nothing must be done",
+    ),
+    (
+        G + "tensorflow/tensorflow/issues/54308",
+        "F tensorflow/core/framework/tensor.cc:681] Check failed: IsAligned() ptr = 0x306a33ff0",
+        "tensorflow-aligned",
+        "a fault of the plugin",
+        "pip uninstall tensorflow-metal",
+    ),
+    (
+        G + "divamgupta/diffusionbee-stable-diffusion-ui/issues/438",
+        "-[MTLHeapDescriptorInternal validateWithDevice:]:344: failed assertion `Heap Descriptor Validation\nPlacement heap type is not supported.",
+        "metal-heap-unsupported",
+        "no placement heaps",
+        "Apple silicon for the GPU",
+    ),
+    (
+        G + "divamgupta/diffusionbee-stable-diffusion-ui/issues/432",
+        "Backend quit unexpectedly. llocatorIcEEE3strEv\nReferenced from: /x/_ufuncs_cxx.cpython-39-darwin.so (which was built for Mac OS X 12.0)\nExpected in: /usr/lib/libc++.1.dylib\n[1128] Failed to execute script 'diffusionbee_backend' due to unhandled exception!",
+        "app-for-newer-macos",
+        "newer macOS than this one",
+        "Update macOS",
+    ),
+    (
+        G + "grpc/grpc/issues/25177",
+        "ASM Builds for BoringSSL currently not supported on: macosx-11-arm64",
+        "boringssl-on-arm",
+        "grpcio is compiled from source",
+        "A newer grpcio",
+    ),
+    (
+        G + "m-bain/whisperX/issues/132",
+        "UserWarning: Failed to import soundfile. 'soundfile' backend is not available.",
+        "soundfile-missing",
+        "no soundfile",
+        "pip install -U soundfile",
+    ),
+    (
+        G + "datalab-to/marker/issues/847",
+        "ERROR - Conversion failed: stack expects a non-empty TensorList",
+        "several-pictures-sizes",
+        "nothing was found to stack",
+        "TORCH_DEVICE=cpu",
+    ),
+    (
+        "ultralytics: C3k2 came with 8.3",
+        "AttributeError: Can't get attribute 'C3k2' on <module 'ultralytics.nn.modules.block' from '/x/block.py'>",
+        "weights-of-other-release",
+        "ultralytics.nn.modules.block of the installed one has no C3k2",
+        "pip install -U ultralytics",
+    ),
+    (
+        "stable-diffusion-webui: modules/launch_utils.py",
+        "INCOMPATIBLE PYTHON VERSION",
+        "webui-python",
+        "another Python than it is made for",
+        "python@3.10",
+    ),
+    (
+        "kohya-ss/sd-scripts: library/train_util.py",
+        "ImportError: No bitsandbytes / bitsandbytesがインストールされていないようです",
+        "trainer-precision-options",
+        "for CUDA",
+        "--optimizer_type AdamW",
+    ),
+    (
+        "mujoco: mujoco/viewer.py",
+        "RuntimeError: `launch_passive` requires that the Python script be run under `mjpython` on macOS",
+        "mujoco-mjpython",
+        "main thread",
+        "mjpython script.py",
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("link", "text", "message", "means", "fix"), TEXTS, ids=[f"{one[2]}-{i}" for i, one in enumerate(TEXTS)]
+    ("link", "text", "message", "means", "fix"),
+    TEXTS + APPLICATIONS,
+    ids=[f"{one[2]}-{i}" for i, one in enumerate(TEXTS + APPLICATIONS)],
 )
 def test_a_failed_installation_names_its_parts(
     link: str, text: str, message: str, means: str, fix: str
@@ -170,6 +303,11 @@ def test_a_failed_installation_names_its_parts(
         "Symbols not found",
         "HTTP error 500",
         "building for the future",
+        "AttributeError: 'NoneType' object has no attribute 'split'",
+        "Warning: file not found",
+        "TypeError: foo() takes no arguments",
+        "SyntaxError: invalid syntax",
+        "the model is on the GPU",
     ],
 )
 def test_what_only_resembles_a_failed_build_gives_nothing(text: str) -> None:

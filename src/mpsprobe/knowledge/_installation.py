@@ -23,7 +23,7 @@ Advice = tuple[str, str]
 
 #: Words in capitals that stand for a part of the text, where the text names it.
 _PLACES = re.compile(
-    r"\b(?:PACKAGE|SYMBOL|LIBRARY|HEADER|FLAG|CRATE|HAVE|WANTED|FORMULA|PROGRAM|MODULE|SYSTEM)\b"
+    r"\b(?:PACKAGE|SYMBOL|LIBRARY|HEADER|FLAG|CRATE|HAVE|WANTED|FORMULA|PROGRAM|MODULE|ATTRIBUTE|NODE)\b"
 )
 
 #: The Pythons that a Mac can have today, the most useful first.
@@ -153,6 +153,14 @@ def _missing_library(values: Mapping[str, str]) -> Advice | None:
             return _filled(means, named), _filled(entry.fix, named)
     if not file:
         return None
+    brewed = re.match(r"/(?:opt/homebrew|usr/local)/(?:Cellar|opt|bin|lib)/", values.get("user", ""))
+    app = re.search(r"/(?P<name>[^/]+)\.app/", values.get("user", ""))
+    if brewed or app:
+        means = f"{file} is linked against {name}, which is gone or was updated to another version."
+        again = (
+            f"Install the newest {app['name']} again" if app else "brew update; brew reinstall its formula"
+        )
+        return means, f"{again}; on Apple silicon the arm64 one (Homebrew in /opt/homebrew)."
     means = (
         f"{of} is linked against {name}, which is in none of the places where it looks (they stand after "
         "'tried'): the package's own copy is gone, or it was built here against a library that was updated "

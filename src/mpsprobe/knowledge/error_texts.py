@@ -135,6 +135,7 @@ _FILES = (
     "messages_libraries.toml",
     "messages_macs.toml",
     "messages_install.toml",
+    "messages_apps.toml",
     "messages_models.toml",
     "messages_cuda.toml",
     "messages_engines.toml",
