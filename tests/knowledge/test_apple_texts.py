@@ -175,6 +175,8 @@ TEXTS = [
     ("    data_type = SAFETENSORS_DATA_TYPES[info['dtype']]\nKeyError: 'U32'", "mlx-to-gguf", "U32", "convert_hf_to_gguf"),
     ("ValueError: [save_gguf] can only serialize row-major arrays", "mlx-to-gguf", "float16 only", "convert_hf_to_gguf"),
     ("Error Domain=com.apple.CoreML Code=0 \"MIL program input, 'k_cache', not found in Core ML model inputs\"", "coreml-states", "states", "CPU_AND_GPU"),
+    ("TracerWarning: Converting a tensor to a Python boolean might cause the trace to be incorrect.", "tracer-note", "note", "Nothing"),
+    ("NotImplementedError: Core ML does not support non-contiguous dim order", "coreml-op-limits", "narrower", "other terms"),
 ]  # fmt: skip
 
 
@@ -219,6 +221,12 @@ def test_an_unknown_exception_is_placed_by_its_last_frame(library: str, message:
         "Epoch 1: Val loss 0.31",
         "panic: runtime error: index out of range",
         "shader.glsl:12:4: error: syntax error",
+        "RuntimeError: [compile] nothing to do",
+        "Exception: [convert] Could not find ffmpeg on this path",
+        "Buffer Validation passed",
+        "ONNX export: Dynamic output size is not supported",
+        "Failed to initialize backend error 0x20",
+        "Core ML only supports iOS",
         "Event: session started",
         "Found 3 image tokens in vocabulary",
     ],
