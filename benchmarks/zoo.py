@@ -1,8 +1,8 @@
 """Models with random weights on which forecasts are checked: how each is built, and its input.
 
-The cases are in `zoo.jsonl`. Nothing is downloaded: a case names a class of transformers or diffusers, the
-arguments of its config, and the input. Half of the cases of each class of model are fitted (`fit`), the others are
-held out.
+The cases are in `zoo.jsonl` and, those on which nothing was fitted, in `zoo_unseen.jsonl`. Nothing is downloaded: a
+case names a class of transformers or diffusers, the arguments of its config, and the input. Half of the cases of
+each class of model in `zoo.jsonl` are fitted (`fit`), the others are held out.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Case:
         accumulate: The number of batches whose gradients accumulate before the optimiser steps.
         autocast: The dtype of an autocast region around the step; `""` for none.
         optimizer: The optimiser of a training step.
+        set: `"first"`, or `"unseen"` for models that were forecast before anybody had measured them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     accumulate: int = 1
     autocast: str = ""
     optimizer: str = "adamw"
+    set: str = "first"
 
 
 class ResidualTower(torch.nn.Module):
@@ -109,6 +111,25 @@ class LinearStack(torch.nn.Module):
             gate(x)
             x = down(up(x))
         return x
+
+
+class CellLoop(torch.nn.Module):
+    """Stacked LSTM cells that a loop in Python carries from step to step, as research code has them."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.cells = torch.nn.ModuleList([torch.nn.LSTMCell(width, width) for _ in range(layers)])
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the top layer's states for steps `[length, batch, width]`."""
+        states = [(torch.zeros_like(input[0]), torch.zeros_like(input[0])) for _ in self.cells]
+        found = []
+        for x in input:
+            for k, cell in enumerate(self.cells):
+                states[k] = cell(x, states[k])
+                x = states[k][0]
+            found.append(x)
+        return torch.stack(found)
 
 
 class _Conv(torch.nn.Sequential):
@@ -188,9 +209,9 @@ class Yolo8n(torch.nn.Module):
         return torch.cat(((far - near) / 2, near + far, name.sigmoid()), 1)
 
 
-def cases() -> list[Case]:
-    """Return the cases of `zoo.jsonl` that were run on the H200."""
-    return [case for case, release in _all() if not release]
+def cases(which: str = "first") -> list[Case]:
+    """Return the cases of a set that are run on the H200."""
+    return [case for case, release in _all() if not release and case.set == which]
 
 
 def mac_cases() -> list[tuple[Case, str]]:
@@ -209,10 +230,11 @@ def missing(case: Case) -> str:
 
 def _all() -> list[tuple[Case, str]]:
     found = []
-    for line in (Path(__file__).parent / "zoo.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        release = row.pop("mac_release", "")
-        found.append((Case(**row), release))
+    for name in ("zoo.jsonl", "zoo_unseen.jsonl"):
+        for line in (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            release = row.pop("mac_release", "")
+            found.append((Case(**row), release))
     return found
 
 
@@ -319,6 +341,8 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
             "img_ids": torch.zeros(get("tokens"), 3).to(dtype),
             "txt_ids": torch.zeros(get("length"), 3).to(dtype),
         }
+    elif kind == "tensors":
+        found = {name: _made(told, ramp, dtype) for name, told in get("tensors").items()}
     elif kind == "steps":
         found = {"input": ramp(get("length"), b, get("width"))}
     else:
@@ -330,6 +354,26 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
         return {k: to(x) for k, x in v.items()} if isinstance(v, dict) else v
 
     return to(found)
+
+
+def _made(told: list[Any], ramp: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return one tensor of an input of kind `tensors`: how it is filled, then its shape.
+
+    `picture` is followed by the batch, the token that stands for a piece of a picture, how many of them there are, and
+    the number of other tokens. `list` is followed by the values themselves.
+    """
+    how, *shape = told
+    if how == "ramp":
+        return ramp(*shape)
+    if how == "ids":
+        return torch.arange(shape[0] * shape[1]).reshape(shape) % 1000 + 5
+    if how == "list":
+        return torch.tensor(shape[0])
+    if how == "picture":
+        batch, token, pieces, others = shape
+        text = torch.arange(5, 5 + others)
+        return torch.cat((text[:4], torch.full((pieces,), token), text[4:])).repeat(batch, 1)
+    return torch.ones(shape, dtype=torch.int64 if how == "ones int" else dtype)
 
 
 def build(
@@ -354,6 +398,8 @@ def build(
             return getattr(diffusers, name)(**case.config).to(device=device, dtype=dtype).eval()
     import transformers
 
+    if name.startswith("Rwkv"):  # it would compile a CUDA kernel of its own, where a Mac runs the loop in Python
+        transformers.models.rwkv.modeling_rwkv.is_ninja_available = lambda: False
     cls = getattr(transformers, name)
     config = cls.config_class(**case.config)
     if attention is not None:
@@ -371,15 +417,15 @@ def run(case: Case, model: Any, batch: dict[str, Any]) -> Any:
     """Run the case's workload once on a batch (generation, decoding, encoding or a forward pass); return its output."""
     if case.new_tokens:
         n = case.new_tokens
+        given: dict[str, Any] = {"pad_token_id": 0}
         if case.inputs["kind"] == "mel":
+            given = {}
             # a pipeline that is told no language runs the whole model once more, for one token
             if case.inputs.get("detects"):
                 start = torch.ones((case.inputs["batch"], 1), dtype=torch.int64, device=model.device)
                 model(**batch, decoder_input_ids=start, use_cache=False).logits[:, -1].argmax(-1).tolist()
-            return model.generate(**batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, **case.call)
-        return model.generate(
-            **batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0, **case.call
-        )
+        given = {key: value for key, value in {**given, **case.call}.items() if value is not None}
+        return model.generate(**batch, max_new_tokens=n, min_new_tokens=n, do_sample=False, **given)
     if case.inputs["kind"] in ("vae", "tiny decoder"):
         return model.decode(**batch)
     if case.inputs["kind"] == "tiny encoder":

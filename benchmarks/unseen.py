@@ -1,0 +1,242 @@
+"""Forecast models on an NVIDIA H200 that no constant has seen, measure them there, and compare.
+
+    python benchmarks/unseen.py --first FILE [--only NAME ...]   # forecasts by specification, before anything is measured
+    python benchmarks/unseen.py --measure FILE --seconds N       # on the GPU at hand: calibrate, time, calibrate once more
+    python benchmarks/unseen.py                                  # the tables, from committed measurements
+
+The models are those of `zoo_unseen.jsonl`: other classes, sizes and dtypes than those of `zoo.jsonl`, and training
+steps. The first forecasts are kept with their commit (`measured/h200_unseen_first.jsonl`), so that a later change of a
+constant cannot improve them. The measurements hold both calibrations, so that forecasts can be made anew from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import msgspec
+import torch
+
+import forecast
+import zoo
+from mpsprobe.forecast.calibration import Calibration
+from mpsprobe.forecast.machine import Machine, of_gpu
+from mpsprobe.knowledge import speed
+from mpsprobe.models.adapter import Adapter
+from mpsprobe.models.training import TrainingAdapter, TrainingPlan
+from zoo import Case
+
+HERE = Path(__file__).parent / "measured"
+FIRST, MEASURED = HERE / "h200_unseen_first.jsonl", HERE / "h200_unseen.jsonl"
+_RELEASE = "2.13"
+#: Models of at most this many bytes stay on the GPU between rounds.
+_KEPT = 9 << 30
+
+
+def machines() -> list[tuple[str, Machine]]:
+    """Return the H200 by its specification and by each stored calibration."""
+    from mpsprobe.forecast import calibration
+
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    found = [("by its specification", of_gpu(gpu))]
+    for row in map(json.loads, MEASURED.read_text(encoding="utf-8").splitlines()):
+        if "calibration" in row:
+            one = msgspec.convert(row["calibration"], Calibration)
+            title = f"calibrated {row['when']} the models, steady within {one.unsteady:.2f}"
+            found.append((title, calibration.machine(one)))
+    return found
+
+
+def first(file: Path, only: list[str], cache: Path | None) -> None:
+    """Write the forecast of each model by specification, with the commit whose constants made it."""
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    machine = of_gpu(gpu)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    rows = []
+    for case in chosen(only):
+        begun = time.perf_counter()
+        try:
+            row = forecast._row(case.name, case.group, True, forecast.recorded(case, _RELEASE, cache), machine, 1.0)
+        except Exception as problem:  # the others are still forecast
+            sys.stderr.write(f"{case.name}: {type(problem).__name__}: {problem}\n")
+            continue
+        told = {key: float(f"{getattr(row, key):.4g}") for key in ("expected", "low", "high")}
+        rows.append({"name": case.name, "commit": commit, **told, "bound": row.bound})
+        sys.stderr.write(f"{rows[-1]} {time.perf_counter() - begun:.0f} s\n")
+        file.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+
+
+def chosen(only: list[str]) -> list[Case]:
+    """Return the unseen cases whose name begins with one of `only`, or all."""
+    return [
+        case for case in zoo.cases("unseen") if not only or any(case.name.startswith(one) for one in only)
+    ]
+
+
+def measure(file: Path, seconds: float, only: list[str]) -> None:
+    """Calibrate the GPU at hand, time the models in rounds until `seconds` are over, and calibrate once more.
+
+    Each row is written as soon as it is known. The fastest time counts, as in `forecast.py`: other guests of the
+    machine make some seconds slower.
+    """
+    import transformers
+
+    from mpsprobe.device.real import real_device
+    from mpsprobe.forecast.calibrate import calibrate
+
+    until = time.perf_counter() + seconds
+    real = real_device("cuda")
+    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "transformers": transformers.__version__}
+    rows: list[dict[str, Any]] = [about]
+    times: dict[str, dict[str, Any]] = {}
+
+    def write() -> None:
+        lines = [*rows, *times.values()]
+        file.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+
+    def calibrated(when: str) -> None:
+        one = calibrate(real)
+        forecast._tell(one)
+        rows.append({"when": when, "calibration": msgspec.to_builtins(one)})
+        write()
+
+    calibrated("before")
+    kept: dict[str, Callable[[], Any]] = {}
+    for turn in range(4):
+        for case in chosen(only):
+            if time.perf_counter() > until or "failed" in times.get(case.name, {}):
+                continue
+            begun = time.perf_counter()
+            try:
+                run = kept.get(case.name) or prepared(case, real.torch_device, kept)
+                took = timed(run, real, budget=1.0)
+                told = times.setdefault(case.name, {"name": case.name, "seconds": took, "rounds": []})
+                told["rounds"].append(round(took, 7))
+                told["seconds"] = min(told["rounds"])
+            except Exception as problem:  # the others are still measured
+                times[case.name] = {"name": case.name, "failed": f"{type(problem).__name__}: {problem}"[:300]}
+            run = None
+            sys.stderr.write(f"{turn} {case.name} {time.perf_counter() - begun:.1f} s {times[case.name]}\n")
+            if case.name not in kept:
+                gc.collect()
+                torch.cuda.empty_cache()
+            write()
+    kept.clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+    calibrated("after")
+
+
+def prepared(case: Case, device: torch.device, kept: dict[str, Callable[[], Any]]) -> Callable[[], Any]:
+    """Return a function that runs a case once on a device, and keep it if its model is small."""
+    before = torch.cuda.memory_allocated()
+    if case.train:
+        adapter = TrainingAdapter(
+            forecast.ZooAdapter(case), TrainingPlan(case.train, "adamw", accumulate=case.accumulate)
+        )
+        run = _step(case, adapter, device)
+    else:
+        with torch.inference_mode():
+            model = zoo.build(case, device)
+            batch = zoo.inputs(case, device)
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return zoo.run(case, model, batch)
+
+    if torch.cuda.memory_allocated() - before <= _KEPT:
+        kept[case.name] = run
+    return run
+
+
+def _step(case: Case, adapter: TrainingAdapter, device: torch.device) -> Callable[[], Any]:
+    inner: Adapter = adapter.inner
+    inner.load = lambda where, dtype: zoo.build(case, where)  # type: ignore[method-assign]
+    model = adapter.load(device, case.dtype)
+    batch = {key: value.to(device) for key, value in adapter.prepare({}).items()}
+    autocast = getattr(torch, case.autocast) if case.autocast else None
+
+    def run() -> Any:
+        with torch.enable_grad(), torch.autocast("cuda", autocast, enabled=autocast is not None):
+            return adapter.infer(model, batch)
+
+    return run
+
+
+def timed(run: Callable[[], Any], real: Any, budget: float) -> float:
+    """Return the fastest of 2 to 8 runs in seconds, after two that warm up (one for a run of a second or more)."""
+    times: list[float] = []
+    warm = 2
+    begun = time.perf_counter()
+    while len(times) < warm + 2 or (len(times) < 10 and time.perf_counter() - begun < budget):
+        real.synchronize()
+        start = time.perf_counter()
+        run()
+        real.synchronize()
+        times.append(time.perf_counter() - start)
+        if len(times) == 1 and times[0] > 1.0:
+            warm = 1
+    return min(times[warm:])
+
+
+def tables(cache: Path | None, only: list[str]) -> None:
+    """Print the first forecasts beside the measurements, then today's by specification and by each calibration."""
+    cases = {case.name: case for case in chosen(only)}
+    lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+    measured = {row["name"]: row["seconds"] for row in lines if "seconds" in row and row["name"] in cases}
+    told = [json.loads(line) for line in FIRST.read_text(encoding="utf-8").splitlines()]
+    made = [
+        forecast.Row(
+            one["name"], cases[one["name"]].group, True, one["expected"], measured[one["name"]], one["low"], one["high"],
+            one["bound"],
+        )
+        for one in told
+        if one["name"] in measured
+    ]
+    forecast.show("H200, unseen models: the first forecasts, by its specification", made)
+    traces = {name: forecast.recorded(cases[name], _RELEASE, cache) for name in measured}
+    for title, machine in machines():
+        rows = [
+            forecast._row(name, cases[name].group, True, traces[name], machine, seconds)
+            for name, seconds in measured.items()
+        ]
+        forecast.show(f"H200, unseen models, today: {title}", rows)
+        forecast.spread(rows)
+
+
+def main() -> None:
+    """Forecast, measure or compare, as the options say."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--first", type=Path, metavar="FILE", help="write forecasts by specification there")
+    options.add_argument("--measure", type=Path, metavar="FILE", help="measure on the GPU at hand, write there")
+    options.add_argument("--seconds", type=float, default=400, help="with --measure: the time for all rounds")
+    options.add_argument("--only", nargs="*", default=[], help="rows whose name begins so")
+    options.add_argument("--cache", type=Path, help="folder that keeps recordings between runs")
+    told = options.parse_args()
+    warnings.simplefilter("ignore")
+    if told.first:
+        first(told.first, told.only, told.cache)
+    elif told.measure:
+        measure(told.measure, told.seconds, told.only)
+    else:
+        tables(told.cache, told.only)
+
+
+if __name__ == "__main__":
+    main()
