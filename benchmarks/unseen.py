@@ -1,7 +1,7 @@
 """Forecast models on an NVIDIA H200 that no constant has seen, measure them there, and compare.
 
-    python benchmarks/unseen.py --first FILE [--only NAME ...]   # forecasts by specification, before anything is measured
-    python benchmarks/unseen.py --measure FILE --seconds N       # on the GPU at hand: calibrate, time, calibrate once more
+    python benchmarks/unseen.py --first FILE [--only NAME ...]   # forecasts by specification, before any measurement
+    python benchmarks/unseen.py --measure FILE --seconds N       # on the GPU at hand: calibrate, time, calibrate again
     python benchmarks/unseen.py                                  # the tables, from committed measurements
 
 The models are those of `zoo_unseen.jsonl`: other classes, sizes and dtypes than those of `zoo.jsonl`, and training
@@ -32,7 +32,6 @@ import zoo
 from mpsprobe.forecast.calibration import Calibration
 from mpsprobe.forecast.machine import Machine, of_gpu
 from mpsprobe.knowledge import speed
-from mpsprobe.models.adapter import Adapter
 from mpsprobe.models.training import TrainingAdapter, TrainingPlan
 from zoo import Case
 
@@ -43,14 +42,12 @@ _RELEASE = "2.13"
 _KEPT = 9 << 30
 
 
-def machines() -> list[tuple[str, Machine]]:
-    """Return the H200 by its specification and by each stored calibration."""
+def machines(lines: list[dict[str, Any]]) -> list[tuple[str, Machine]]:
+    """Return the H200 by its specification, and by each calibration of a session."""
     from mpsprobe.forecast import calibration
 
-    gpu = speed.find_gpu("h200")
-    assert gpu is not None
-    found = [("by its specification", of_gpu(gpu))]
-    for row in map(json.loads, MEASURED.read_text(encoding="utf-8").splitlines()):
+    found = [("by its specification", _specified())]
+    for row in lines:
         if "calibration" in row:
             one = msgspec.convert(row["calibration"], Calibration)
             title = f"calibrated {row['when']} the models, steady within {one.unsteady:.2f}"
@@ -58,11 +55,15 @@ def machines() -> list[tuple[str, Machine]]:
     return found
 
 
-def first(file: Path, only: list[str], cache: Path | None) -> None:
-    """Write the forecast of each model by specification, with the commit whose constants made it."""
+def _specified() -> Machine:
     gpu = speed.find_gpu("h200")
     assert gpu is not None
-    machine = of_gpu(gpu)
+    return of_gpu(gpu)
+
+
+def first(file: Path, only: list[str], cache: Path | None) -> None:
+    """Write the forecast of each model by specification, with the commit whose constants made it."""
+    machine = _specified()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -70,7 +71,9 @@ def first(file: Path, only: list[str], cache: Path | None) -> None:
     for case in chosen(only):
         begun = time.perf_counter()
         try:
-            row = forecast._row(case.name, case.group, True, forecast.recorded(case, _RELEASE, cache), machine, 1.0)
+            row = forecast._row(
+                case.name, case.group, True, forecast.recorded(case, _RELEASE, cache), machine, 1.0
+            )
         except Exception as problem:  # the others are still forecast
             sys.stderr.write(f"{case.name}: {type(problem).__name__}: {problem}\n")
             continue
@@ -100,7 +103,11 @@ def measure(file: Path, seconds: float, only: list[str]) -> None:
 
     until = time.perf_counter() + seconds
     real = real_device("cuda")
-    about = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "transformers": transformers.__version__}
+    about = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
     rows: list[dict[str, Any]] = [about]
     times: dict[str, dict[str, Any]] = {}
 
@@ -121,11 +128,11 @@ def measure(file: Path, seconds: float, only: list[str]) -> None:
             if time.perf_counter() > until or "failed" in times.get(case.name, {}):
                 continue
             begun = time.perf_counter()
+            run: Callable[[], Any] | None = None
             try:
                 run = kept.get(case.name) or prepared(case, real.torch_device, kept)
-                took = timed(run, real, budget=1.0)
-                told = times.setdefault(case.name, {"name": case.name, "seconds": took, "rounds": []})
-                told["rounds"].append(round(took, 7))
+                told = times.setdefault(case.name, {"name": case.name, "seconds": 0, "rounds": []})
+                told["rounds"].append(round(timed(run, real, budget=1.0), 7))
                 told["seconds"] = min(told["rounds"])
             except Exception as problem:  # the others are still measured
                 times[case.name] = {"name": case.name, "failed": f"{type(problem).__name__}: {problem}"[:300]}
@@ -164,8 +171,8 @@ def prepared(case: Case, device: torch.device, kept: dict[str, Callable[[], Any]
 
 
 def _step(case: Case, adapter: TrainingAdapter, device: torch.device) -> Callable[[], Any]:
-    inner: Adapter = adapter.inner
-    inner.load = lambda where, dtype: zoo.build(case, where)  # type: ignore[method-assign]
+    inner: Any = adapter.inner
+    inner.load = lambda where, _: zoo.build(case, where)
     model = adapter.load(device, case.dtype)
     batch = {key: value.to(device) for key, value in adapter.prepare({}).items()}
     autocast = getattr(torch, case.autocast) if case.autocast else None
@@ -178,7 +185,7 @@ def _step(case: Case, adapter: TrainingAdapter, device: torch.device) -> Callabl
 
 
 def timed(run: Callable[[], Any], real: Any, budget: float) -> float:
-    """Return the fastest of 2 to 8 runs in seconds, after two that warm up (one for a run of a second or more)."""
+    """Return the fastest of 2 to 8 runs in seconds; two that warm up are left out, one if it takes over a second."""
     times: list[float] = []
     warm = 2
     begun = time.perf_counter()
@@ -196,26 +203,28 @@ def timed(run: Callable[[], Any], real: Any, budget: float) -> float:
 def tables(cache: Path | None, only: list[str]) -> None:
     """Print the first forecasts beside the measurements, then today's by specification and by each calibration."""
     cases = {case.name: case for case in chosen(only)}
-    lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    measured = {row["name"]: row["seconds"] for row in lines if "seconds" in row and row["name"] in cases}
-    told = [json.loads(line) for line in FIRST.read_text(encoding="utf-8").splitlines()]
-    made = [
-        forecast.Row(
-            one["name"], cases[one["name"]].group, True, one["expected"], measured[one["name"]], one["low"], one["high"],
-            one["bound"],
-        )
-        for one in told
-        if one["name"] in measured
-    ]
-    forecast.show("H200, unseen models: the first forecasts, by its specification", made)
-    traces = {name: forecast.recorded(cases[name], _RELEASE, cache) for name in measured}
-    for title, machine in machines():
-        rows = [
-            forecast._row(name, cases[name].group, True, traces[name], machine, seconds)
-            for name, seconds in measured.items()
+    lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()[1:]]
+    told = {row["name"]: row for row in map(json.loads, FIRST.read_text(encoding="utf-8").splitlines())}
+    traces = {name: forecast.recorded(case, _RELEASE, cache) for name, case in cases.items()}
+    for session in sorted({line["session"] for line in lines}):
+        mine = [line for line in lines if line["session"] == session]
+        measured = {line["name"]: line["seconds"] for line in mine if line.get("name") in cases}
+        made = [
+            forecast.Row(
+                name, cases[name].group, True, one["expected"], measured[name], one["low"], one["high"], ""
+            )
+            for name, one in told.items()
+            if name in measured
         ]
-        forecast.show(f"H200, unseen models, today: {title}", rows)
-        forecast.spread(rows)
+        what = f"H200, unseen models, session {session}"
+        forecast.show(f"{what}: the first forecasts, by its specification", made, details=False)
+        for title, machine in machines(mine):
+            rows = [
+                forecast._row(name, cases[name].group, True, traces[name], machine, seconds)
+                for name, seconds in measured.items()
+            ]
+            forecast.show(f"{what}, today: {title}", rows)
+            forecast.spread(rows)
 
 
 def main() -> None:
@@ -224,7 +233,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--first", type=Path, metavar="FILE", help="write forecasts by specification there")
-    options.add_argument("--measure", type=Path, metavar="FILE", help="measure on the GPU at hand, write there")
+    options.add_argument(
+        "--measure", type=Path, metavar="FILE", help="measure on the GPU at hand, write there"
+    )
     options.add_argument("--seconds", type=float, default=400, help="with --measure: the time for all rounds")
     options.add_argument("--only", nargs="*", default=[], help="rows whose name begins so")
     options.add_argument("--cache", type=Path, help="folder that keeps recordings between runs")

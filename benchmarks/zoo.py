@@ -342,7 +342,7 @@ def inputs(case: Case, device: torch.device | str = "cpu") -> dict[str, Any]:
             "txt_ids": torch.zeros(get("length"), 3).to(dtype),
         }
     elif kind == "tensors":
-        found = {name: _made(told, ramp, dtype) for name, told in get("tensors").items()}
+        found = {name: _made(told, ramp, dtype) for name, told in case.inputs["tensors"].items()}
     elif kind == "steps":
         found = {"input": ramp(get("length"), b, get("width"))}
     else:
@@ -398,8 +398,11 @@ def build(
             return getattr(diffusers, name)(**case.config).to(device=device, dtype=dtype).eval()
     import transformers
 
-    if name.startswith("Rwkv"):  # it would compile a CUDA kernel of its own, where a Mac runs the loop in Python
-        transformers.models.rwkv.modeling_rwkv.is_ninja_available = lambda: False
+    if name.startswith(
+        "Rwkv"
+    ):  # it would compile a CUDA kernel of its own, where a Mac runs the loop in Python
+        rwkv: Any = transformers.models.rwkv.modeling_rwkv
+        rwkv.is_ninja_available = lambda: False
     cls = getattr(transformers, name)
     config = cls.config_class(**case.config)
     if attention is not None:
