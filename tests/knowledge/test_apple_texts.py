@@ -69,8 +69,7 @@ TEXTS = [
     ("Apple could not verify “libc10.dylib” is free of malware that may harm", "gatekeeper-malware", "notarised", "xattr"),
     ("resource fork, Finder information, or similar detritus not allowed", "codesign-extended-attributes", "iCloud", "-cr"),
     # CoreAudio
-    ("||PaMacCore (AUHAL)|| Error on line 2499: err='-50', msg=Unknown Error", "audio-parameter", "setting", "brew"),
-    ("||PaMacCore (AUHAL)|| Error on line 2764: err=''!obj'', msg=Unknown", "audio-device-gone", "unplugged", "anew"),
+    ("AudioObjectGetPropertyDataSize: no object with given ID 93", "audio-device-gone", "unplugged", "anew"),
     # Core ML and coremltools 9
     (
         "ValueError: State model is supported only >= iOS18. Please update the minimum_deployment_target to at least "
@@ -177,6 +176,21 @@ TEXTS = [
     ("Error Domain=com.apple.CoreML Code=0 \"MIL program input, 'k_cache', not found in Core ML model inputs\"", "coreml-states", "states", "CPU_AND_GPU"),
     ("TracerWarning: Converting a tensor to a Python boolean might cause the trace to be incorrect.", "tracer-note", "note", "Nothing"),
     ("NotImplementedError: Core ML does not support non-contiguous dim order", "coreml-op-limits", "narrower", "other terms"),
+    # public threads, fifth round
+    ("Assertion failed: (vals.isSplat()), function getConstantValue, file CommonRuntimeUtils.h, line 58.", "assertion-in-mpsgraph", "MPSGraph", "newer torch"),
+    ("MPSGraphUtilities.mm:39:0: error: 'mps.matmul' op contracting dimensions differ 768 & 2048", "graph-matmul-shapes", "SDXL", "CPU"),
+    ("objc[26679]: Class CaptureDelegate is implemented in both /x/cv2/cv2.abi3.so (0x13bc76480) and /opt/homebrew/Cellar/opencv/4.7.0_1/lib/libopencv_videoio.4.7.0.dylib (0x369c78880).", "class-in-two-libraries", "Two copies", ""),
+    ("RuntimeError: tensors must be 2-D", "tensors-must-be-2d", "1.12", "newer torch"),
+    ('RuntimeError: {\n    NSLocalizedDescription = "Neural Network (<=version 3) inputs can only be of size 1, 3, or 5.";\n}', "coreml-network-rank", "dimensions", "mlprogram"),
+    ('RuntimeError: {\n    NSLocalizedDescription = "Something new.";\n}', "coreml-run-failed", "refused", "CPU_ONLY"),
+    ('Error compiling model: "Error reading protobuf spec. validator error: The .mlmodel supplied is of version 5, intended for a newer version of Xcode. This version of Xcode supports model version 4 or earlier.".', "coreml-spec-newer", "newer than the Core ML", "minimum_deployment_target"),
+    ("ValueError: could not determine the shape of object type 'memoryview'", "mlx-array-foreign", "memoryview", "from_numpy"),
+    ("TypeError: memoryview: a bytes-like object is required, not 'mlx.core.array'", "mlx-array-foreign", "buffer protocol", "np.array"),
+    ("AttributeError: 'mlx.core.array' object has no attribute '__array__'", "mlx-array-foreign", "does not have", "np.array"),
+    ("TypeError: radians(): incompatible function arguments. The following argument types are supported:\n    1. radians(a: array, /, *, stream: Union[None, Stream, Device] = None) -> array\n\nInvoked with types: int", "mlx-call-types", "Python number", "mx.array(x)"),
+    ("ValueError: [load] Input must be a file-like object opened in binary mode, or string", "mlx-load-argument", "pathlib", ""),
+    ("ValueError: Invalid type torch.Tensor received in array initialization.", "mlx-array-use", "MLX arrays", "cpu().numpy()"),
+    ("RuntimeError: std::bad_cast", "mlx-bad-cast", "nanobind 2.15", "int(x)"),
 ]  # fmt: skip
 
 
@@ -227,6 +241,8 @@ def test_an_unknown_exception_is_placed_by_its_last_frame(library: str, message:
         "ONNX export: Dynamic output size is not supported",
         "Failed to initialize backend error 0x20",
         "Core ML only supports iOS",
+        "TypeError: a bytes-like object is required, not 'str'",
+        "Assertion failed: (x), function f, file main.c, line 3.",
         "Event: session started",
         "Found 3 image tokens in vocabulary",
     ],
