@@ -174,6 +174,25 @@ TEXTS = [
     ("ImportError: The bnb modules are not available. Please install bitsandbytes if available on your platform.", "bitsandbytes-absent", Cause.INSTALL, "0.49"),
 ]  # fmt: skip
 
+TEXTS += [
+    # transformers 4.28 to 4.48, trainer_optimizer, modeling_utils, quantizers
+    ("ValueError: Trainer tried to instantiate bnb optimizer but bnb is not installed!", "bitsandbytes-too-old", Cause.INSTALL, "adamw_torch"),
+    ("ImportError: You have a version of `bitsandbytes` that is not compatible with 8bit quantization, make sure you have the latest version of `bitsandbytes` installed.", "bitsandbytes-too-old", Cause.INSTALL, "0.49"),
+    ("ValueError: You cannot cast a GPTQ model in a new `dtype`. Make sure to load the model using `from_pretrained` using the desired `dtype`", "quantised-cast", Cause.DTYPE, "dtype="),
+    ("You are attempting to use Flash Attention 2.0 with a model not initialized on GPU. Make sure to move the model to GPU after initializing it on CPU with `model.to('cuda')`.", "flash-attention-notes", Cause.CUDA_ONLY, "sdpa"),
+    ("WARNING: You are not running the flash-attention implementation, expect numerical differences.", "flash-attention-notes", Cause.CUDA_ONLY, "nothing"),
+    ("ValueError: You are attempting to load an AWQ model with a device_map that contains a CPU or disk device. This is not supported.", "quantised-offload", Cause.DEVICE_MISMATCH, "one device"),
+    ("You passed `quantization_config` or equivalent parameters to `from_pretrained` but the model you're loading already has a `quantization_config` attribute.", "quantised-set-aside", Cause.CUDA_ONLY, "GGUF"),
+    ("Setting torch_dtype to torch.float16 for int4_weight_only quantization, but only bfloat16 is supported right now.", "torchao-notes", Cause.THIRD_PARTY, "bfloat16"),
+    # accelerate 0.20 to 1.2, accelerator.py and utils/modeling.py
+    ("ValueError: Unknown mixed precision value: bf17", "mixed-precision-name", Cause.ARGUMENTS, "bf16"),
+    ("Current model requires 134219776 bytes of buffer for offloaded layers, which seems does not fit any GPU's remaining memory.", "offload-buffers", Cause.OUT_OF_MEMORY, "device_map"),
+    # optimum 1.16.2, exporters/onnx
+    ("ValueError: FP16 export is supported only when exporting on GPU. Please pass the option `--device cuda`.", "onnx-export-half", Cause.CUDA_ONLY, "float32"),
+    # ctransformers 0.2.27, lib.py
+    ("OSError: Precompiled binaries are not available for the current platform. Please reinstall from source using:", "ctransformers-binary", Cause.INSTALL, "CT_METAL"),
+]  # fmt: skip
+
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
 CLASSES = [
     ("ImportError: Liger is required to use `use_liger_kernel` as the GRPO loss. Run `pip install liger-kernel`.", "cuda-package-by-pip", "liger-kernel"),
@@ -184,6 +203,9 @@ CLASSES = [
     ("ValueError: Trying to use the marlin backend, but the runtime requirements were not met: x", "nvidia-kernel-named", "marlin"),
     ("ValueError: `padding_free` requires `flash_attn: flash_attention_2`.", "flash-attention-named", ""),
     ("NotImplementedError: Unsupported GGUF Triton qtype: Q2_K", "triton-named", ""),
+    ("ValueError: AWQ (either `autoawq` or `llmawq`) is not available. Please install it with `pip install autoawq` or check out the installation guide", "quantiser-named", "AWQ"),
+    ("NotImplementedError: gptq model not support merge lora adapter", "quantiser-named", "gptq"),
+    ("ImportError: Please pip install rarfile", "package-by-pip", "rarfile"),
 ]  # fmt: skip
 
 

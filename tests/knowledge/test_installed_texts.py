@@ -46,6 +46,8 @@ def _uninformative() -> frozenset[str]:
         "cuda-package-by-pip",
         "package-by-pip",
         "package-version-low",
+        "requires-package",
+        "quantiser-named",
         "deepspeed-named",
         "fp8-training",
         "flash-attention-named",

@@ -318,7 +318,7 @@ TEXTS = [
     ("RuntimeError: Invalid device string: 'mps:0'", "device-string"),
     (
         "ImportError: Using `low_cpu_mem_usage=True` or a `device_map` requires Accelerate: `pip install 'accelerate>=0.26.0'`",
-        "requires-package",
+        "package-by-pip",
     ),
     ("AttributeError: module 'numpy' has no attribute 'float'", "numpy-api"),
     ("TypeError: Descriptors cannot be created directly.", "protobuf"),

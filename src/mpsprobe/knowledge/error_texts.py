@@ -174,7 +174,17 @@ def find(text: str) -> list[TextMatch]:
     ]
     found.sort(key=lambda hit: hit.start)
     starts = [hit.start for hit in found]
-    return [hit for hit in found if not _explained(hit, _around(hit, found, starts), text)]
+    kept = [hit for hit in found if not _explained(hit, _around(hit, found, starts), text)]
+    return sorted(kept + _circular(found, kept), key=lambda hit: hit.start)
+
+
+def _circular(found: list[TextMatch], kept: list[TextMatch]) -> list[TextMatch]:
+    """Return the longest finding of each place whose findings hide one another in a circle, so that none was kept."""
+    added: list[TextMatch] = []
+    for hit in sorted(found, key=lambda hit: (hit.message.generic, hit.start - hit.end, hit.start)):
+        if not any(other.start < hit.end + _NEAR and hit.start < other.end + _NEAR for other in kept + added):
+            added.append(hit)
+    return added
 
 
 def _no_message(id_: str) -> Message:
