@@ -143,8 +143,70 @@ TEXTS = [
         "the Python package pygments",
         "python -m pip install",
     ),
+    (
+        G + "chychkan/DeepFaceLab_MacOS/issues/77",
+        "RuntimeError: module compiled against API version 0xf but this version of numpy is 0xe",
+        "numpy-c-api",
+        "built against a newer NumPy",
+        "pip install -U numpy",
+    ),
+    (
+        G + "python-poetry/poetry/issues/5109",
+        "dyld[16230]: Library not loaded: @executable_path/../Python3\n  Referenced from: /Users/x/Library/Application Support/pypoetry/venv/bin/python3\n  Reason: tried: '/usr/local/lib/Python3' (no such file)",
+        "python-library-gone",
+        "copying Apple's Python",
+        "pipx install poetry",
+    ),
+    (
+        G + "spacetelescope/stenv/issues/86",
+        "  - package qt-main-5.15.8-hfe8d25c_6 requires libclang >=14.0.6,<15.0a0, but none of the providers can be installed",
+        "conda-solver",
+        "qt-main is the one",
+        "conda-forge",
+    ),
+    (
+        G + "IAHispano/Applio/issues/700",
+        "PackagesNotFoundError: The following packages are not available from current channels:\n\n  - faiss-cpu==1.7.0\n",
+        "conda-package-named",
+        "conda has no faiss-cpu",
+        "conda search -c conda-forge faiss-cpu",
+    ),
+    (
+        G + "eckertzhang/HumanRef/issues/11",
+        "PackagesNotFoundError: The following packages are not available from current channels:\n\n  - zstd==1.5.5=hc292b87_0\n  - zlib==1.2.13=h5eee18b_0\n",
+        "conda-build-strings",
+        "builds of another system",
+        "Delete the build after the second =",
+    ),
+    (
+        G + "ai2cm/fv3net/issues/2256",
+        "arm64 on Darwin unsupported, quitting",
+        "platform-refused",
+        "nothing for this system or processor",
+        "a fork with support for Macs",
+    ),
+    (
+        G + "IAHispano/Applio/issues/700",
+        "ERROR: Failed building wheel for faiss-cpu",
+        "wheel-needs-library",
+        "needs swig, libomp, faiss of Homebrew",
+        "conda install -c conda-forge faiss-cpu",
+    ),
+    (
+        G + "showlab/computer_use_ootb/issues/49",
+        "AttributeError: dlsym(0x3e48556bc, objc_msgSendSuper_stret): symbol not found",
+        "dlsym-not-found",
+        "exist on Intel only",
+        "should say arm64",
+    ),
+    (
+        "GDAL's Python bindings: setup.py",
+        "FileNotFoundError: [Errno 2] No such file or directory: 'gdal-config'",
+        "config-program-missing",
+        "gdal-config",
+        "gdal-config: gdal",
+    ),
 ]
-
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [

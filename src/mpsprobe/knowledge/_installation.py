@@ -26,6 +26,14 @@ _PLACES = re.compile(
     r"\b(?:PACKAGE|SYMBOL|LIBRARY|HEADER|FLAG|CRATE|HAVE|WANTED|FORMULA|PROGRAM|MODULE|ATTRIBUTE|NODE)\b"
 )
 
+#: What a meaning says where the text does not name it.
+_UNNAMED = {
+    "PACKAGE": "the package",
+    "LIBRARY": "that library",
+    "SYMBOL": "that function",
+    "MODULE": "that module",
+}
+
 #: The Pythons that a Mac can have today, the most useful first.
 _PYTHONS = ("3.12", "3.11", "3.10", "3.13", "3.14", "3.9", "3.8", "3.7")
 
@@ -42,6 +50,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     library: tuple[_Named, ...]
     header: tuple[_Named, ...]
     distribution: dict[str, str]
+    build: dict[str, str]
 
 
 @functools.cache
@@ -60,7 +69,10 @@ def advice(message: str, values: Mapping[str, str], means: str, fix: str) -> Adv
     """
     made = _MADE[message](values) if message in _MADE else None
     said, done = made or (means, fix)
-    return _filled(said, values), _filled(done, values)
+    said = _filled(said, values)
+    for place, words in _UNNAMED.items():
+        said = re.sub(rf"\b{place}\b", words, said)
+    return said, _filled(done, values)
 
 
 def package_of(path: str) -> str:
@@ -273,6 +285,22 @@ def _header(values: Mapping[str, str]) -> Advice | None:
     return f"The compiler does not find {header}, which belongs to {entry.what}.", fix
 
 
+def _build_needs(values: Mapping[str, str]) -> Advice | None:
+    """Name the formulae of Homebrew that a package's build needs, where they are known."""
+    package = _name(values.get("package", ""))
+    needs = _data().build.get(package.lower().replace("_", "-"))
+    if needs is None:
+        return None
+    return (
+        f"pip found no wheel of {package} for this Python and Mac, and could not compile its source, which "
+        f"needs {needs.replace(' ', ', ')} of Homebrew.",
+        f"First look for a wheel: pip install --only-binary :all: {package}, with an arm64 Python of 3.10 to "
+        f"3.12 and its newest release (loosen the pin). To build it: xcode-select --install; brew install {needs}; "
+        "export CPPFLAGS=-I$(brew --prefix)/include LDFLAGS=-L$(brew --prefix)/lib; then again. conda-forge "
+        f"mostly has it ready: conda install -c conda-forge {package}.",
+    )
+
+
 def _wheel_file(values: Mapping[str, str]) -> Advice | None:
     means, fix = _pasted.wheel_advice(values["wheel"])
     return (means, fix) if means else None
@@ -318,6 +346,8 @@ _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "header-missing": _header,
     "header-without-ending": _header,
     "no-wheel-of-any": _no_version,
+    "build-of-wheel-failed": _build_needs,
+    "wheel-needs-library": _build_needs,
     "uv-wheel-file": _wheel_file,
     "wheel-of-other-platform": _wheel_file,
 }
