@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -128,7 +129,8 @@ class Field:
         self._switch.to = RecorderObserver(Recorder())
         training = Mode.TRAINING in (example.modes or ())
         try:
-            with torch.enable_grad() if training else torch.no_grad():
+            with warnings.catch_warnings(), torch.enable_grad() if training else torch.no_grad():
+                warnings.simplefilter("ignore")  # such as that of an op that falls back to the CPU
                 func(*args, **kwargs)
         except Exception:
             if not self._uses():
