@@ -193,6 +193,27 @@ TEXTS += [
     ("OSError: Precompiled binaries are not available for the current platform. Please reinstall from source using:", "ctransformers-binary", Cause.INSTALL, "CT_METAL"),
 ]  # fmt: skip
 
+TEXTS += [
+    # https://github.com/ollama/ollama/issues/16007, 16858, 14267
+    ("500 internal server error: mlx runner failed: error: layer 0: conv1d weight must be 2d after sanitization, got 0d (exit: exit status 1)", "ollama-mlx-weights", Cause.THIRD_PARTY, "pull"),
+    ("Error: 500 Internal Server Error: mlx runner failed: Error: layer 0: missing attention q/k norms (exit: exit status 1)", "ollama-mlx-weights", Cause.THIRD_PARTY, "pull"),
+    ("Error: failed to load model: 500 Internal Server Error: mlx runner failed:   model.norm.weight (exit: exit status 1)", "ollama-mlx-weights", Cause.THIRD_PARTY, "Update"),
+    # https://github.com/ollama/ollama/issues/16460
+    ("500 Internal Server Error: mlx runner failed: Error: unsupported architecture: Gemma4ForConditionalGeneration (exit: exit status 1)", "ollama-mlx-architecture", Cause.ARGUMENTS, "Update"),
+    # https://github.com/ollama/ollama/issues/15533 and 14200
+    ('{"error":"mlx runner failed: Error: failed to initialize MLX: libmlxc.dylib not found (exit: exit status 1)"}', "ollama-mlx", Cause.NOT_AVAILABLE, "ollama.com"),
+    ("mlx runner failed: Error: failed to load MLX function symbols (exit: exit status 1)", "ollama-mlx", Cause.NOT_AVAILABLE, "ollama.com"),
+    # ollama: x/mlxrunner/client.go, server/sched.go, server/images.go
+    ("Error: model requires 20.1 GiB but only 16.0 GiB are available (after 0.5 GiB overhead)", "ollama-mlx-memory", Cause.OUT_OF_MEMORY, "num_ctx"),
+    ("Error: qwen: this model may be incompatible with your version of Ollama. If you previously pulled this model, try updating it", "ollama-too-old", Cause.ARGUMENTS, "Update"),
+    ("Error: registry.ollama.ai/library/deepseek-r1:latest does not support tools (status code: 400)", "ollama-capability", Cause.ARGUMENTS, "Another model"),
+    ("Error: pull model manifest: file does not exist", "ollama-model-name", Cause.ARGUMENTS, "ollama list"),
+    ("Error: listen tcp 127.0.0.1:11434: bind: address already in use", "ollama-port", Cause.ARGUMENTS, "OLLAMA_HOST"),
+    ("timed out waiting for llama-server to start: ", "ollama-load-timeout", Cause.HANG, "OLLAMA_LOAD_TIMEOUT"),
+    # https://github.com/ml-explore/mlx-lm/issues/1390
+    ("BrokenPipeError: [Errno 32] Broken pipe", "broken-pipe", Cause.THIRD_PARTY, "client"),
+]  # fmt: skip
+
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
 CLASSES = [
     ("ImportError: Liger is required to use `use_liger_kernel` as the GRPO loss. Run `pip install liger-kernel`.", "cuda-package-by-pip", "liger-kernel"),
@@ -241,6 +262,8 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "The gas giants burn triton",
         "TypeError: Ampere() takes no arguments",
         "RuntimeError: Model is loaded.",
+        "TypeError: this function does not support tools",
+        "NotImplementedError: mps does not support embeddings of that kind",
         "ValueError: Target modules {'q_proj', 'v_proj'} not found in the base model.",
     ],
 )

@@ -102,7 +102,7 @@ def test_what_loading_quantised_weights_raises_is_told() -> None:
         "The processor does not support AVX-512, using AVX2",
         "RuntimeError: Triton server is not ready",
         "WARNING: device mps not supported for fp16, using fp32",
-        "error: unsupported architecture arm64",
+        "error: unsupported architecture sparc64",
         "RuntimeError: Float16 is not supported on CPU",
         "torch.compile is only available on macOS 14",
         "Kernel 'my-kernel' not found",
