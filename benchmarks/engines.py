@@ -29,9 +29,24 @@ def main() -> None:
     for name in ("MLX", "llama.cpp"):
         points = engines.points(name)
         later = [one for one in points if one.first is not None]
-        show(name, "found later, first forecast", [(one, one.first or 0.0) for one in later])
+        for added in dict.fromkeys(one.added for one in later):
+            for label, chosen in classes([one for one in later if one.added == added]):
+                show(
+                    name,
+                    f"added {added}, first forecast: {label}",
+                    [(one, one.first or 0.0) for one in chosen],
+                )
         show(name, "fitted", [(one, expected(one)) for one in points if not one.held_out])
         show(name, "held out", [(one, expected(one)) for one in points if one.held_out])
+
+
+def classes(points: list[PublishedRate]) -> list[tuple[str, list[PublishedRate]]]:
+    """Return points by class: dense models and mixtures of experts, each with all its quantisations."""
+    kinds = [
+        ("dense", [one for one in points if not one.mixture]),
+        ("mixtures", [one for one in points if one.mixture]),
+    ]
+    return [(label, chosen) for label, chosen in kinds if chosen]
 
 
 def show(name: str, label: str, rows: list[tuple[PublishedRate, float]]) -> None:
