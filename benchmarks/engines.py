@@ -18,7 +18,8 @@ def expected(point: PublishedRate) -> float:
     of_cores = [one for one in chip.variants if one.gpu_cores == point.gpu_cores] or chip.variants
     bandwidth = max(variant.bandwidth_gbs for variant in of_cores) * 1e9
     engine = engines.engine(point.engine)
-    return 1 / engine.seconds_per_token(bandwidth, point.params_b * 1e9, point.bits, mixture=point.mixture)
+    kind = {"mixture": point.mixture, "hybrid": point.hybrid}
+    return 1 / engine.seconds_per_token(point.chip, bandwidth, point.params_b * 1e9, point.bits, **kind)
 
 
 def main() -> None:
@@ -36,8 +37,10 @@ def main() -> None:
                     f"added {added}, first forecast: {label}",
                     [(one, one.first or 0.0) for one in chosen],
                 )
-        show(name, "fitted", [(one, expected(one)) for one in points if not one.held_out])
-        show(name, "held out", [(one, expected(one)) for one in points if one.held_out])
+        for label, chosen in [*classes(points), ("all", points)]:
+            for half in (False, True):
+                rows = [(one, expected(one)) for one in chosen if one.held_out == half]
+                show(name, f"{label}, {'held out' if half else 'fitted'}", rows)
 
 
 def classes(points: list[PublishedRate]) -> list[tuple[str, list[PublishedRate]]]:
@@ -50,11 +53,12 @@ def classes(points: list[PublishedRate]) -> list[tuple[str, list[PublishedRate]]
 
 
 def show(name: str, label: str, rows: list[tuple[PublishedRate, float]]) -> None:
-    """Print one row of the table: how far published rates are from the rates given beside them."""
+    """Print one row of the table: how far published rates are from the rates given beside them, by today's range."""
     engine = engines.engine(name)
     ratios = [point.tokens_per_second / rate for point, rate in rows]
     factors = [max(ratio, 1 / ratio) for ratio in ratios]
-    inside = sum(engine.low <= ratio <= engine.high for ratio in ratios)
+    ranges = [engine.range(mixture=point.mixture) for point, _ in rows]
+    inside = sum(low <= ratio <= high for ratio, (low, high) in zip(ratios, ranges, strict=True))
     close = sum(factor <= 1.3 for factor in factors)
     print(  # noqa: T201
         f"| {name} | {label} | {len(rows)} | {statistics.median(ratios):.2f} | {statistics.median(factors):.2f} "

@@ -17,17 +17,20 @@ def _expected(point: PublishedRate) -> float:
     of_cores = [one for one in chip.variants if one.gpu_cores == point.gpu_cores] or chip.variants
     bandwidth = max(variant.bandwidth_gbs for variant in of_cores) * 1e9
     engine = engines.engine(point.engine)
-    return 1 / engine.seconds_per_token(bandwidth, point.params_b * 1e9, point.bits, mixture=point.mixture)
+    kind = {"mixture": point.mixture, "hybrid": point.hybrid}
+    return 1 / engine.seconds_per_token(point.chip, bandwidth, point.params_b * 1e9, point.bits, **kind)
 
 
-@pytest.mark.parametrize(("name", "least"), [("MLX", 8), ("llama.cpp", 20)])
+@pytest.mark.parametrize(("name", "least"), [("MLX", 25), ("llama.cpp", 60)])
 def test_held_out_rates_are_met(name: str, least: int) -> None:
     engine = engines.engine(name)
     held = [point for point in engines.points(name) if point.held_out]
     ratios = [point.tokens_per_second / _expected(point) for point in held]
     assert len(held) >= least
     assert statistics.median(max(ratio, 1 / ratio) for ratio in ratios) <= 1.3
-    assert sum(engine.low <= ratio <= engine.high for ratio in ratios) >= 0.8 * len(held)
+    ranges = [engine.range(mixture=point.mixture) for point in held]
+    inside = sum(low <= ratio <= high for ratio, (low, high) in zip(ratios, ranges, strict=True))
+    assert inside >= 0.8 * len(held)
 
 
 def test_the_published_table_of_llama_cpp_is_met() -> None:
@@ -40,25 +43,40 @@ def test_the_published_table_of_llama_cpp_is_met() -> None:
 def test_every_published_rate_names_its_source_and_a_known_chip() -> None:
     for name in ("MLX", "llama.cpp"):
         for point in engines.points(name):
-            assert point.source.startswith("https://")
+            assert point.source.startswith(("https://", "find_string id "))
             assert chips.find(point.chip) is not None
             assert point.first is not None or not point.added
 
 
 def test_fewer_bits_and_more_bandwidth_are_faster() -> None:
     engine = engines.engine("MLX")
-    slow = engine.seconds_per_token(1e11, 7e9, 16)
-    assert engine.seconds_per_token(1e11, 7e9, 4.5) < slow
-    assert engine.seconds_per_token(4e11, 7e9, 16) < slow
+    slow = engine.seconds_per_token("Apple M4", 1e11, 7e9, 16)
+    assert engine.seconds_per_token("Apple M4", 1e11, 7e9, 4.5) < slow
+    assert engine.seconds_per_token("Apple M4", 4e11, 7e9, 16) < slow
 
 
 def test_a_mixture_reads_its_experts_more_slowly() -> None:
     engine = engines.engine("MLX")
-    dense, mixture = (engine.seconds_per_token(4e11, 3e9, 4.5, mixture=flag) for flag in (False, True))
-    assert dense < mixture < 2.5 * dense
+
+    def seconds(bits: float, mixture: bool) -> float:
+        return engine.seconds_per_token("Apple M5 Max", 6e11, 12e9, bits, mixture=mixture)
+
+    # the layers of both cost about the same at this size, so that reading makes the difference
+    assert seconds(4.5, False) < seconds(4.5, True) < 2.5 * seconds(4.5, False)
+    assert seconds(16, True) == pytest.approx(seconds(16, False), rel=0.1)
 
 
-def test_experts_of_16_bits_are_read_no_more_slowly() -> None:
+def test_a_small_mixture_gains_nothing_from_fewer_bits() -> None:
+    """A Qwen3-Coder-30B-A3B on an M2 Ultra: 76.0 tokens/s at 4.85 bits, 75.3 at 6.56, 78.97 at 8.5."""
     engine = engines.engine("llama.cpp")
-    dense, mixture = (engine.seconds_per_token(4e11, 3e9, 16, mixture=flag) for flag in (False, True))
-    assert mixture == dense
+    few, many = (
+        engine.seconds_per_token("Apple M2 Ultra", 8e11, 3.3e9, b, mixture=True) for b in (4.85, 8.5)
+    )
+    assert many < 1.4 * few < 1.4 * 8.5 / 4.85 * few
+
+
+def test_faster_chips_and_plain_layers_cost_less() -> None:
+    engine = engines.engine("llama.cpp")
+    plain = engine.seconds_per_token("Apple M5 Max", 4e11, 3e9, 4.5)
+    assert plain < engine.seconds_per_token("Apple M1 Max", 4e11, 3e9, 4.5)
+    assert plain < engine.seconds_per_token("Apple M5 Max", 4e11, 3e9, 4.5, hybrid=True)

@@ -13,11 +13,16 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
+from mpsprobe.knowledge import speed
 
 _DATA = Path(__file__).parent / "data"
 _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
 #: The bits of a weight that is not quantised.
 _WHOLE = 16
+#: The layers of a mixture of experts: 24 (gpt-oss-20b) to 94 (Qwen3-235B), most of them 47 to 62.
+_MIXTURE_LAYERS = 48
+#: The chip for which the cost of a layer is stated.
+_REFERENCE = "Apple M1 Max"
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,12 +31,17 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: `"MLX"` or `"llama.cpp"`.
         share: The share of the memory bandwidth that decoding reaches, from 0 to 1.
-        overhead_ms: The fixed cost of a token in milliseconds.
+        layer_ms: The cost of a layer beside reading its weights, in milliseconds on an M1 Max; it falls as the
+            single-thread score of the chip rises.
+        ultra: The factor by which that cost is higher on a chip of two dies.
+        hybrid: The factor by which that cost is higher where most layers keep a recurrent state (Gated DeltaNet).
         mixture: The factor by which reading quantised weights takes longer in a mixture of experts than in a dense
             model.
-        low: The lower bound of measured rate divided by expected rate; four in five points lie between `low` and
-            `high`.
-        high: The upper bound of measured rate divided by expected rate.
+        low: The lower bound of measured rate divided by expected rate for a dense model; four in five points lie
+            between `low` and `high`.
+        high: The upper bound of measured rate divided by expected rate for a dense model.
+        mixture_low: The lower bound for a mixture of experts.
+        mixture_high: The upper bound for a mixture of experts.
         compute_share: The share of the ALUs' float32 peak that prompts and diffusion reach, from 0 to 1.
         bits: The stored bits of a weight, by the name of the quantisation.
         table: The web address of the engine's own published measurements.
@@ -40,29 +50,53 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     share: float
-    overhead_ms: float
+    layer_ms: float
+    ultra: float
+    hybrid: float
     mixture: float
     low: float
     high: float
+    mixture_low: float
+    mixture_high: float
     compute_share: float
     bits: dict[str, float]
     table: str
     how: str
 
     def seconds_per_token(
-        self, bandwidth: float, parameters: float, bits: float, *, mixture: bool = False
+        self,
+        chip: str,
+        bandwidth: float,
+        parameters: float,
+        bits: float,
+        *,
+        mixture: bool = False,
+        hybrid: bool = False,
     ) -> float:
-        """Return the expected time of decoding one token in seconds: reading its weights, plus a fixed cost.
+        """Return the expected time of decoding one token in seconds: reading its weights, and the cost of each layer.
+
+        The number of layers is not known here. That of dense decoders of 0.5 to 72 billion parameters follows their
+        size; mixtures have some 48, whatever their size.
 
         Args:
+            chip: The chip as macOS writes it.
             bandwidth: The bandwidth of the Mac's memory in bytes per second.
             parameters: The number of parameters that a token reads.
             bits: The bits of a stored weight.
-            mixture: Whether the model is a mixture of experts; it matters only below 16 bits.
+            mixture: Whether the model is a mixture of experts; reading takes longer only below 16 bits.
+            hybrid: Whether most layers keep a recurrent state.
         """
         reading = parameters * bits / 8 / (self.share * bandwidth)
         slower = self.mixture if mixture and bits < _WHOLE else 1.0
-        return reading * slower + self.overhead_ms * 1e-3
+        layers = _MIXTURE_LAYERS if mixture else 19 * (parameters / 1e9) ** 0.35
+        here, reference = speed.single_thread(chip), speed.single_thread(_REFERENCE)
+        scale = reference.score / here.score if here is not None and reference is not None else 1.0
+        scale *= (self.ultra if chip.endswith("Ultra") else 1.0) * (self.hybrid if hybrid else 1.0)
+        return reading * slower + layers * self.layer_ms * 1e-3 * scale
+
+    def range(self, *, mixture: bool = False) -> tuple[float, float]:
+        """Return the bounds of measured rate divided by expected rate, between which four in five points lie."""
+        return (self.mixture_low, self.mixture_high) if mixture else (self.low, self.high)
 
 
 class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +135,11 @@ class PublishedRate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def mixture(self) -> bool:
         """Return whether the model is a mixture of experts, by active parameters in its name: `"35B-A3B"`."""
         return re.search(r"-A\d+B\b", self.model) is not None
+
+    @property
+    def hybrid(self) -> bool:
+        """Return whether most layers of the model keep a recurrent state, by the names of its families."""
+        return re.search(r"Qwen3\.[5-9]|Qwen3-Next", self.model) is not None
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,8 @@ from mpsprobe.run import Fit, Table, TimePart
 FITS = {Fit.COMFORTABLE: "fits easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "unknown"}
 #: A model in which a token reads less than this share of the parameters is a mixture of experts.
 _MIXTURE = 0.6
+#: The beginnings of model types most of whose layers keep a recurrent state.
+_HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_6", "qwen3_8")
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,17 @@ def _speed(case: Case, engine: Engine, name: str, bits: float, needed: int, fit:
     time = case.forecast.time if case.forecast else None
     if mac is None or time is None or fit is Fit.NO:
         return bare
-    bandwidth, peak = mac
+    chip, bandwidth, peak = mac
     decode = next((part for part in time.parts if part.name == "decode" and part.repeats), None)
     if decode is not None:
         active, stored = active_parameters(decode), case.run.target.parameters or 0
         mixture = active < _MIXTURE * stored
-        seconds = engine.seconds_per_token(bandwidth, active, bits, mixture=mixture)
+        seconds = engine.seconds_per_token(
+            chip, bandwidth, active, bits, mixture=mixture, hybrid=case.architecture.startswith(_HYBRIDS)
+        )
         rate = 1 / seconds
-        return Speed(engine.name, name, needed, fit, "tokens/s", rate, engine.low * rate, engine.high * rate)
+        low, high = engine.range(mixture=mixture)
+        return Speed(engine.name, name, needed, fit, "tokens/s", rate, low * rate, high * rate)
     step = next((part for part in time.parts if part.name.endswith(" step") and part.repeats > 1), None)
     if step is not None and step.flops and peak is not None and engine.name == "MLX":
         each = step.flops / step.repeats / (engine.compute_share * peak)
@@ -100,8 +105,8 @@ def active_parameters(decode: TimePart) -> float:
     return (decode.flops or 0) / decode.repeats / 2
 
 
-def _mac_of(case: Case) -> tuple[float, float | None] | None:
-    """Return bandwidth (bytes/s) and float32 peak (FLOP/s) of the target Mac; None when the Mac is unknown."""
+def _mac_of(case: Case) -> tuple[str, float, float | None] | None:
+    """Return chip, bandwidth (bytes/s) and float32 peak (FLOP/s) of the target Mac; None when the Mac is unknown."""
     time = case.forecast.time if case.forecast else None
     if time is None:
         return None
@@ -109,7 +114,7 @@ def _mac_of(case: Case) -> tuple[float, float | None] | None:
         mac = named(time.hardware)
     except UsageError:  # a calibrated device is not in the catalogue
         return None
-    return mac.bandwidth, mac.f32_flops
+    return mac.chip, mac.bandwidth, mac.f32_flops
 
 
 def table(found: list[Speed]) -> Table:
