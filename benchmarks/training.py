@@ -112,12 +112,16 @@ def cases() -> list[tuple[Case, str]]:
     ]
 
 
-def predicted(case: Case, way: str) -> int:
-    """Return the bytes at the peak of a training step on memoryless tensors.
+def predicted(case: Case, way: str) -> tuple[int, float]:
+    """Return the bytes at the peak of a training step on memoryless tensors, and its expected seconds on an H200.
 
     Raises:
         RuntimeError: The case cannot be trained.
     """
+    from mpsprobe.forecast.machine import of_gpu
+    from mpsprobe.forecast.timing import Work, timing
+    from mpsprobe.forecast.trace import stages
+    from mpsprobe.knowledge import speed
     from mpsprobe.prediction.observed import WeightlessTarget, observe
     from mpsprobe.run import Mac
 
@@ -125,7 +129,12 @@ def predicted(case: Case, way: str) -> int:
     found = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac("2.13", memory_gb=512))
     if found.stopped:
         raise RuntimeError(found.stopped)
-    return int(found.trace.peak)
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    span = timing(Work.of(found.trace, stages(found.trace)), of_gpu(gpu)).per_sample
+    assert span is not None
+    assert span.expected is not None
+    return int(found.trace.peak), span.expected
 
 
 def measure(case: Case, way: str) -> dict[str, Any]:
@@ -223,29 +232,35 @@ def _measured(chosen: Sequence[tuple[Case, str]], file: Path) -> int:
 def _table(chosen: Sequence[tuple[Case, str]], say: Callable[[str], Any] = sys.stdout.write) -> int:
     lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
     measured = {(row["name"], row["way"]): row for row in lines[1:] if "peak" in row and "void" not in row}
-    factors = []
+    factors, slower = [], []
     say(
-        "| model | trained | parameters | predicted GB | measured GB | predicted / measured |\n"
-        "|---|---|--:|--:|--:|--:|\n"
+        "| model | trained | parameters | predicted GB | measured GB | predicted / measured | predicted ms "
+        "| measured ms | measured / predicted |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
     )
     for case, way in chosen:
         if (row := measured.get((case.name, way))) is None:
             continue
         try:
-            here = predicted(case, way)
+            here, seconds = predicted(case, way)
         except Exception as problem:
-            say(f"| {case.name} | {way} | | {type(problem).__name__}: {str(problem)[:80]} | | |\n")
+            why = f"{type(problem).__name__}: {str(problem)[:80]}"
+            say(f"| {case.name} | {way} | | {why} | | | | | |\n")
             continue
         factors.append(here / row["peak"])
+        slower.append(row["seconds"] / seconds)
         say(
             f"| {case.name} | {way} | {row['parameters'] / 1e6:,.0f} M | {here / 1e9:.2f} | {row['peak'] / 1e9:.2f} | "
-            f"{factors[-1]:.3f} |\n"
+            f"{factors[-1]:.3f} | {seconds * 1e3:.0f} | {row['seconds'] * 1e3:.0f} | {slower[-1]:.2f} |\n"
         )
     within = sum(0.9 <= one <= 1.1 for one in factors)
     for row in lines[1:]:
         if why := row.get("void", row.get("failed")):
             say(f"\nNot compared: {row['name']}, {row['way']}: {why}.")
     say(f"\n{within} of {len(factors)} within 10 %; median {statistics.median(factors):.3f}.\n")
+    for title, half in (("fitted", slower[::2]), ("held out", slower[1::2])):
+        off = [max(one, 1 / one) for one in half]
+        near = sum(one <= 1.3 for one in off)
+        say(f"Time, {title}: {near} of {len(off)} within 1.3; median factor {statistics.median(off):.2f}.\n")
     return 0
 
 

@@ -200,6 +200,7 @@ def _host(calibration: Calibration) -> HostTimes:
         wait=calibration.wait_seconds,
         inner=scale * row.inner * 1e-6,
         inner_graph=scale * row.inner_graph * 1e-6,
+        autograd=scale * row.autograd * 1e-6,
     )
 
 

@@ -42,6 +42,7 @@ class HostTimes:
         wait: The cost of waiting until the device is done.
         inner: The cost of an op that C++ calls, whose code and data are in the caches.
         inner_graph: The additional cost of a graph in such an op.
+        autograd: The additional cost of an op of which autograd keeps a node, or that its engine calls.
     """
 
     ops: Mapping[str, float]
@@ -51,6 +52,7 @@ class HostTimes:
     wait: float = 0.0
     inner: float = math.inf
     inner_graph: float = math.inf
+    autograd: float = 0.0
 
     @classmethod
     def of(cls, row: HostCost, scale: float = 1.0, release: str = "99") -> HostTimes:
@@ -59,10 +61,11 @@ class HostTimes:
         named = {name: us.pop(name, 0.0) for name in ("module", "turn")}
         # the device determines the wait, not the host
         wait = us.pop("wait", 0.0) / scale
-        inner, inner_graph = scale * _US * row.inner, scale * _US * row.inner_graph
-        return cls(
-            us, scale * _US * row.graph_in(release), named["module"], named["turn"], wait, inner, inner_graph
+        inner, inner_graph, graph = (
+            scale * _US * cost for cost in (row.inner, row.inner_graph, row.graph_in(release))
         )
+        autograd = scale * _US * row.autograd
+        return cls(us, graph, named["module"], named["turn"], wait, inner, inner_graph, autograd)
 
     def op(self, kind: str) -> float:
         """Return the cost of a call of a kind in seconds, without that of a graph."""

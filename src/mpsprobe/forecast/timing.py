@@ -29,15 +29,13 @@ from mpsprobe.forecast.kinds import (
     tiles_of,
 )
 from mpsprobe.forecast.machine import Machine, summed
-from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Stage, Trace
+from mpsprobe.forecast.trace import MODULE, OPTIMIZER, WAIT, Caller, Stage, Trace, callers
 from mpsprobe.knowledge import speed
 from mpsprobe.run import OpUse, OpVerdict, Range, TimePart, Timing
 from mpsprobe.trace.formulas.registry import base_name, family
 
 #: A stage is bound by a resource that takes this share of its time, and otherwise by none in particular.
 _BOUND_SHARE = 0.6
-#: The greatest number of consecutive ops that a line of Python calls itself; C++ calls the others.
-_FROM_PYTHON = 12
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class CallCost(NamedTuple):
         norm: The shape of a vector norm (`kinds.norm_of`); without results for other ops.
         share: The name of a share of its own (`grounds.share_of`); else empty.
         unmeasured: Its kind where nobody measured that on MPS (`grounds.unmeasured_kind`); else empty.
-        inner: Whether a kernel written in C++ calls it, rather than Python.
+        caller: Who calls it, which its cost on the host depends on.
     """
 
     op: str
@@ -98,7 +96,7 @@ class CallCost(NamedTuple):
     norm: NormShape = NormShape()
     share: str = ""
     unmeasured: str = ""
-    inner: bool = False
+    caller: Caller = Caller.PYTHON
 
 
 @dataclass(frozen=True)
@@ -158,17 +156,15 @@ class Work:
                 sum(launches[p] * n for p, n in itemised),
             )
 
-        inner = _inner(trace)
-        within = {}
-        for at in inner:
-            p = of_use[trace.order[at]]
-            if p not in within:
-                within[p] = len(calls)
-                calls.append(calls[p]._replace(inner=True))
-                launches.append(launches[p])
         flat = [of_use[p] if p >= 0 else p for p in trace.order]
-        for at in inner:
-            flat[at] = within[flat[at]]
+        variants: dict[tuple[int, Caller], int] = {}
+        for at, caller in callers(trace).items():
+            p = flat[at]
+            if (p, caller) not in variants:
+                variants[p, caller] = len(calls)
+                calls.append(calls[p]._replace(caller=caller))
+                launches.append(launches[p])
+            flat[at] = variants[p, caller]
         orders = [[flat[start:end] for start, end in stage.turns] for stage in found]
         return cls(trace, found, calls, of_use, orders, [[count(turn) for turn in turns] for turns in orders])
 
@@ -183,29 +179,6 @@ def _is_thin(use: OpUse) -> bool:
     """Return whether a use is a linear layer on `[B, 1, K]` with B > 1 (advisory linear-decode-slow)."""
     shape = use.inputs[0].shape if use.inputs else ()
     return base_name(use.op) == "linear" and len(shape) >= 3 and shape[-2] == 1 and math.prod(shape[:-2]) > 1
-
-
-def _inner(trace: Trace) -> list[int]:
-    """Return the positions in `Trace.order` of ops that C++ calls: all but the first 12 of a run of one Python line.
-
-    A recurrent layer or a composite op calls them without running Python between them, which would be most of an
-    op's cost. The ops of an optimiser's step have one line too, but torch.optim calls each of them from Python, so
-    they are left out.
-    """
-    found: list[int] = []
-    last, run, stepping = "", 0, False
-    for at, p in enumerate(trace.order):
-        if p < 0:
-            last, run, stepping = "", 0, stepping != (p == OPTIMIZER)
-            continue
-        if stepping:
-            continue
-        source = trace.uses[p].source
-        run = run + 1 if source == last and source else 0
-        last = source
-        if run >= _FROM_PYTHON:
-            found.append(at)
-    return found
 
 
 def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None) -> Timing:
@@ -331,10 +304,12 @@ def _costs(work: Work, machine: Machine) -> list[_Cost]:
 def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     times = machine.host
     graphs = machine.graphs(call.op, call.host)
-    if call.inner:
+    if call.caller in (Caller.CPP, Caller.BACKWARD):
         host = min(times.inner, times.op(call.host)) + graphs * min(times.inner_graph, times.graph)
     else:
         host = times.op(call.host) + graphs * times.graph
+    if call.caller in (Caller.FORWARD, Caller.BACKWARD) and call.kind != VIEW:
+        host += times.autograd
     if call.kind == VIEW:
         return _Cost(host, 0.0)
     kernel = machine.kernel + graphs * max(0.0, machine.graph_kernel - machine.kernel)

@@ -8,6 +8,7 @@ than the second is a stage of its own: the prompt of a generating model.
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -127,6 +128,49 @@ class Trace:
     def native(self, use: OpUse) -> bool:
         """Return whether GPU kernels run the op use, by its verdict: native or composite."""
         return use.verdict in (OpVerdict.NATIVE, OpVerdict.COMPOSITE)
+
+
+class Caller(enum.Enum):
+    """Who calls an op."""
+
+    PYTHON = "Python"
+    CPP = "C++"  #: a kernel or a composite op written in C++
+    FORWARD = "forward"  #: Python, and autograd keeps a node of it for the backward pass
+    BACKWARD = "backward"  #: autograd's engine, in C++
+
+
+#: The greatest number of consecutive ops that a line of Python calls itself; C++ calls the others.
+_FROM_PYTHON = 12
+
+
+def callers(trace: Trace) -> dict[int, Caller]:
+    """Return who calls each op of `Trace.order` that Python does not call plainly, by its position there.
+
+    A recurrent layer or a composite op calls all but the first 12 ops of a run of one Python line, without running
+    Python between them, which would be most of an op's cost. In a training step the ops of a model's own calls are its
+    forward pass, those between them and the optimiser its backward pass. The ops of an optimiser's step have one line
+    too, but torch.optim calls each of them from Python.
+    """
+    found: dict[int, Caller] = {}
+    forward = [(one.start, one.end) for one in trace.passes if one.depth == 1] if trace.gradients else []
+    last, run, stepping, ahead = "", 0, False, 0
+    for at, p in enumerate(trace.order):
+        if p < 0:
+            last, run, stepping = "", 0, stepping != (p == OPTIMIZER)
+            continue
+        if stepping:
+            continue
+        source = trace.uses[p].source
+        run = run + 1 if source == last and source else 0
+        last = source
+        while ahead < len(forward) and forward[ahead][1] <= at:
+            ahead += 1
+        if run >= _FROM_PYTHON:
+            found[at] = Caller.CPP
+        elif forward and at >= forward[0][0]:
+            inside = ahead < len(forward) and forward[ahead][0] <= at
+            found[at] = Caller.FORWARD if inside else Caller.BACKWARD
+    return found
 
 
 #: The first iteration of a loop is a stage of its own if it has this many times the FLOPs of the second.

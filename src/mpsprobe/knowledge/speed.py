@@ -43,6 +43,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         gap: The time between the end of a kernel and the start of the next one on the device.
         threadgroup: The time of a threadgroup on one core in a reduction that has one for each result.
         gather: The time of an element on one core where each is fetched from a place of its own.
+        autograd: The additional cost of an op of which autograd keeps a node, or that its engine calls.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gap: float = 0.0
     threadgroup: float = 0.0
     gather: float = 0.0
+    autograd: float = 0.0
 
     def graph_in(self, release: str) -> float:
         """Return the additional cost of a graph in a release, in microseconds."""
