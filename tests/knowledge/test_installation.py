@@ -1,4 +1,4 @@
-# ruff: noqa: E501 (quotes stay as they were written)
+# ruff: noqa: E501, RUF001 (quotes stay as they were written)
 """Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo, and of applications: the class, and what the text names."""
 
 import pytest
@@ -335,6 +335,69 @@ APPLICATIONS = [
         "mujoco-mjpython",
         "main thread",
         "mjpython script.py",
+    ),
+    (
+        G + "VAST-AI-Research/TripoSR/issues/3",
+        "AttributeError: module 'torchmcubes_module' has no attribute 'mcubes_cuda'. Did you mean: 'mcubes_cpu'?",
+        "module-without-cuda-part",
+        "built without CUDA",
+        "Move the tensors to the CPU",
+    ),
+    (
+        G + "YBYBZhang/ControlVideo/issues/22",
+        "ValueError: depth is not a valid processor id. Please make sure to choose one of scribble_hed, depth_midas, mlsd, canny.",
+        "choice-not-listed",
+        "does not know that name in this release",
+        "Take one from the list",
+    ),
+    (
+        G + "scikit-image/scikit-image/issues/6667",
+        "../../meson.build:1:0: ERROR: Unknown compiler(s): [['cpp', '-arch', 'arm64']]",
+        "meson-compiler",
+        "no C or C++ compiler that works",
+        "xcode-select --install",
+    ),
+    (
+        G + "scipy/scipy/issues/16974",
+        "ModuleNotFoundError: No module named 'mesonpy'",
+        "module-not-installed",
+        "does not have mesonpy",
+        "pip install meson-python",
+    ),
+    (
+        "Python: a missing part of a package that is there",
+        "ModuleNotFoundError: No module named 'mypackage.parts'",
+        "module-not-installed",
+        "mypackage itself was found, and it has no part parts",
+        "mypackage.__file__",
+    ),
+    (
+        G + "ZToolsCenter/ZTools/issues/483",
+        "“ZTools.app”已损坏，无法打开。 你应该将它移到废纸篓。",
+        "gatekeeper-other-languages",
+        "not notarised",
+        "xattr -cr",
+    ),
+    (
+        G + "Nixtla/neuralforecast/issues/621",
+        "RuntimeError: b'GCS has started but no raylets have registered yet.'",
+        "ray-start",
+        "did not start or died",
+        "--no-cache-dir grpcio",
+    ),
+    (
+        G + "PaddlePaddle/PaddleOCR/issues/16179",
+        "segmentation fault  paddleocr pp_structurev3 -i",
+        "crash",
+        "bad memory access",
+        "faulthandler",
+    ),
+    (
+        G + "scikit-learn/scikit-learn/issues/29040",
+        "ERROR: Disabling PEP 517 processing is invalid: project specifies a build backend of mesonpy in pyproject.toml",
+        "pip-flags",
+        "do not fit",
+        "Leave the option out",
     ),
 ]
 

@@ -285,6 +285,34 @@ def _header(values: Mapping[str, str]) -> Advice | None:
     return f"The compiler does not find {header}, which belongs to {entry.what}.", fix
 
 
+def _missing_module(values: Mapping[str, str]) -> Advice | None:
+    """Tell a package that is not installed from one that is, and lacks a part: Python names the part in full then."""
+    module = values.get("module", "").rstrip(".")
+    top, _, part = module.partition(".")
+    if not top:
+        return None
+    package = _data().distribution.get(top, top)
+    if part:
+        return (
+            f"{top} itself was found, and it has no part {part}: this release of it lacks it (or its compiled "
+            f"part was not built), or another thing of the name {top} stands before it (a file or folder {top} "
+            "beside the program, a package of the same name).",
+            f"python -c 'import {top}; print({top}.__file__)' shows which one is loaded; install the release that "
+            f"the program wants (its requirements.txt), or {package} anew: python -m pip install -U {package}.",
+        )
+    if " " in package and not package.startswith("git+"):
+        return (
+            f"The Python that runs the program has no {top}: it belongs to {package}.",
+            "Start it as its documentation says; code for another system or for NVIDIA does not run on a Mac.",
+        )
+    return (
+        f"The Python that runs the program does not have {top}: it is not installed, or in another Python (macOS has "
+        "several).",
+        f"python -m pip install {package}, with that very python; or activate the environment first. A module of "
+        "the project itself: start it from the project's folder (or pip install -e .).",
+    )
+
+
 def _build_needs(values: Mapping[str, str]) -> Advice | None:
     """Name the formulae of Homebrew that a package's build needs, where they are known."""
     package = _name(values.get("package", ""))
@@ -346,6 +374,7 @@ _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "header-missing": _header,
     "header-without-ending": _header,
     "no-wheel-of-any": _no_version,
+    "module-not-installed": _missing_module,
     "build-of-wheel-failed": _build_needs,
     "wheel-needs-library": _build_needs,
     "uv-wheel-file": _wheel_file,
