@@ -214,6 +214,22 @@ TEXTS += [
     ("BrokenPipeError: [Errno 32] Broken pipe", "broken-pipe", Cause.THIRD_PARTY, "client"),
 ]  # fmt: skip
 
+TEXTS += [
+    # https://github.com/swharden/SWHarden.com/issues/16
+    ('  File "/x/site-packages/llama_cpp/llama.py", line 365, in __init__\n    assert self.model is not None\nAssertionError', "llama-cpp-load", Cause.THIRD_PARTY, "verbose=True"),
+    # torchtune 0.6.1, training/precision.py, recipes and utils/_device.py
+    ("RuntimeError: bf16 precision was requested but not available on this hardware. Please use fp32 precision instead.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
+    ("ValueError: fp16 precision is not supported in this recipe. Please use fp32 or bf16.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
+    ("RuntimeError: The device mps is not available on this machine.", "mps-asked-not-there", Cause.NOT_AVAILABLE, "arm64"),
+    # https://github.com/huggingface/text-generation-inference/issues/2560
+    ('InvalidBaseImagePlatform: Base image ghcr.io/x was pulled with platform "linux/amd64", expected "linux/arm64" for current build', "docker-platform", Cause.INSTALL, "--platform"),
+    # https://github.com/huggingface/text-embeddings-inference/issues/131 and 611
+    ("error: failed to run custom build command for `objc_exception v0.1.2`", "metal-in-container", Cause.NOT_AVAILABLE, "macOS"),
+    ("E: Unable to locate package intel-oneapi-mkl-devel", "intel-package-on-arm", Cause.INSTALL, "arm64"),
+    # https://github.com/ollama/ollama/issues/719
+    ("CUDA error 35 at /go/src/x/llama.cpp/ggml/ggml-cuda.cu:4883: CUDA driver version is insufficient for CUDA runtime version", "ggml-built-for-cuda", Cause.CUDA_ONLY, "brew"),
+]  # fmt: skip
+
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
 CLASSES = [
     ("ImportError: Liger is required to use `use_liger_kernel` as the GRPO loss. Run `pip install liger-kernel`.", "cuda-package-by-pip", "liger-kernel"),
@@ -227,6 +243,8 @@ CLASSES = [
     ("ValueError: AWQ (either `autoawq` or `llmawq`) is not available. Please install it with `pip install autoawq` or check out the installation guide", "quantiser-named", "AWQ"),
     ("NotImplementedError: gptq model not support merge lora adapter", "quantiser-named", "gptq"),
     ("ImportError: Please pip install rarfile", "package-by-pip", "rarfile"),
+    ("ImportError: The required package 'scipy' is not installed. Please install it to continue.", "package-stated-missing", "scipy"),
+    ("ImportError: Megatron is not installed. please build it from source.", "package-stated-missing", "Megatron"),
 ]  # fmt: skip
 
 
@@ -262,6 +280,7 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "The gas giants burn triton",
         "TypeError: Ampere() takes no arguments",
         "RuntimeError: Model is loaded.",
+        "ValueError: model is not installed",
         "TypeError: this function does not support tools",
         "NotImplementedError: mps does not support embeddings of that kind",
         "ValueError: Target modules {'q_proj', 'v_proj'} not found in the base model.",

@@ -46,6 +46,7 @@ def _uninformative() -> frozenset[str]:
         "cuda-package-by-pip",
         "package-by-pip",
         "package-version-low",
+        "package-stated-missing",
         "requires-package",
         "quantiser-named",
         "deepspeed-named",
