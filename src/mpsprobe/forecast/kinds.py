@@ -100,8 +100,8 @@ def scores_of(use: OpUse) -> int:
     return stored_elements(scores) * (item_bytes(scores) or 0)
 
 
-#: Reductions whose Metal kernel gives each result a threadgroup of its own (aten/src/ATen/native/mps/kernels/
-#: ReduceOps.metal); sums and means over other than the last dimension have a kernel for adjacent columns instead.
+#: Reductions whose Metal kernel of torch 2.13 gives each result a threadgroup of its own (aten/src/ATen/native/mps/
+#: kernels/ReduceOps.metal), unless they are over the first or the last dimension or over all.
 _GROUP_EACH = frozenset({"amax", "amin", "aminmax", "max", "min", "any", "all", "prod", "argmax", "argmin"})
 #: Rows and columns of the results that a threadgroup of a matmul computes.
 _TILE = 64
@@ -110,11 +110,22 @@ _SUM = 4096
 
 
 def threadgroups_of(use: OpUse) -> int:
-    """Return the number of threadgroups of a reduction whose kernel starts one for each result; 0 for other ops."""
+    """Return the number of threadgroups of a reduction whose kernel starts one for each result; 0 for other ops.
+
+    Reductions over the first or the last dimension, or over all, have kernels of their own.
+    """
     name = base_name(use.op)
     if name not in _GROUP_EACH or not use.inputs or not use.outputs:
         return 0
-    results = stored_elements(use.outputs[0])
+    results, rank = stored_elements(use.outputs[0]), len(use.inputs[0].shape)
+    told = use.scalars.get("dim")
+    over = (
+        {dim % rank for dim in (told if isinstance(told, list) else [told]) if isinstance(dim, int)}
+        if rank
+        else set()
+    )
+    if not over or over == {0} or over == {rank - 1}:
+        return 0
     return results if results < stored_elements(use.inputs[0]) else 0
 
 

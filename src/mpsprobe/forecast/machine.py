@@ -324,7 +324,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         graph_kernel=row.graph_kernel * _US,
         gap=row.gap * _US,
         cores=mac.gpu_cores,
-        threadgroup=row.threadgroup * _US,
+        threadgroup=row.threadgroup_in(release) * _US,
         gather=row.gather * _US,
         norms=speed.norm_kernel(release),
         # memory is shared, so a copy reads and writes it at least once

@@ -42,6 +42,7 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         graph_kernel: The least time of a graph on the device.
         gap: The time between the end of a kernel and the start of the next one on the device.
         threadgroup: The time of a threadgroup on one core in a reduction that has one for each result.
+        threadgroup_until: The minor release before which reductions have such kernels.
         gather: The time of an element on one core where each is fetched from a place of its own.
         autograd: The additional cost of an op of which autograd keeps a node, or that its engine calls.
     """
@@ -58,8 +59,13 @@ class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     graph_kernel: float = 0.0
     gap: float = 0.0
     threadgroup: float = 0.0
+    threadgroup_until: str = ""
     gather: float = 0.0
     autograd: float = 0.0
+
+    def threadgroup_in(self, release: str) -> float:
+        """Return the time of a threadgroup in reductions that have one for each result; 0 where none has."""
+        return self.threadgroup if _within(release, "", self.threadgroup_until) else 0.0
 
     def graph_in(self, release: str) -> float:
         """Return the additional cost of a graph in a release, in microseconds."""
