@@ -13,6 +13,7 @@ from torch import nn
 
 from mpsprobe.device.emulated import Emulated
 from mpsprobe.errors import TargetError
+from mpsprobe.forecast.trace import stages
 from mpsprobe.models import profile
 from mpsprobe.models.adapter import Weights
 from mpsprobe.models.weightless.from_config import Blueprint
@@ -20,7 +21,7 @@ from mpsprobe.models.weightless.random_init import RandomInitAdapter
 from mpsprobe.options import Settings
 from mpsprobe.prediction import assemble
 from mpsprobe.prediction.command import predict_releases
-from mpsprobe.prediction.observed import WeightlessTarget, resolve
+from mpsprobe.prediction.observed import WeightlessTarget, observe, resolve
 from mpsprobe.run import Mac, Predicted, Run
 from mpsprobe.trace.dispatch import RecorderObserver
 from mpsprobe.trace.recorder import Recorder
@@ -204,6 +205,31 @@ def _planted() -> WeightlessTarget:
     adapter = RandomInitAdapter(Path(), profile.load("transformers"), blueprint)
     adapter.weights = Weights.NONE
     return WeightlessTarget("planted", adapter, "float32")
+
+
+class _BeamSearch(RandomInitAdapter):
+    def load(self, device: torch.device, dtype: str) -> nn.Module:
+        model: Any = super().load(device, dtype)
+        model.generation_config.update(num_beams=3, eos_token_id=None, pad_token_id=0)
+        return model
+
+
+def test_a_beam_search_goes_on_to_its_last_token() -> None:
+    """Its end depends on scores, which nobody computes; on the CPU it calls the decoder once a token."""
+    config: dict[str, Any] = {**_TEXT, "num_key_value_heads": 2}
+    real: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
+    real.generation_config.update(num_beams=3, eos_token_id=None, pad_token_id=0)
+    calls = []
+    real.model.register_forward_hook(lambda *_: calls.append(1))
+    real.generate(torch.ones(1, 4, dtype=torch.int64), max_new_tokens=6, do_sample=False)
+    generic = profile.load("transformers")
+    generic.inference["max_new_tokens"] = 6
+    blueprint = Blueprint("beams", transformers.LlamaForCausalLM, transformers.LlamaConfig(**config))
+    adapter = _BeamSearch(Path(), generic, blueprint)
+    adapter.weights = Weights.NONE
+    seen = observe(WeightlessTarget("beams", adapter, "auto"), Mac("2.13"))
+    assert not seen.stopped
+    assert sum(stage.repeats for stage in stages(seen.trace)) == len(calls) == 6
 
 
 def _line(text: str) -> str:

@@ -181,6 +181,31 @@ class _Gate(Quiet):
         self.findings.append(finding)
 
 
+@contextlib.contextmanager
+def _whole_search() -> Iterator[None]:
+    """Let transformers' beam search go on until every beam is as long as asked for, while the block runs.
+
+    It also ends once no running beam can surpass a finished one. That is a comparison of scores, which are not computed
+    here, and the value assumed for it ended a search after its first token.
+    """
+    name = "_beam_search_has_unfinished_sequences"
+    mixin = getattr(sys.modules.get("transformers.generation.utils"), "GenerationMixin", None)
+    plain = vars(mixin).get(name) if mixin is not None else None
+    if plain is None:
+        yield
+        return
+
+    def unfinished(improvable: Any, finished: Any, hits: torch.Tensor, early: Any) -> torch.Tensor:
+        del improvable, finished, early
+        return ~torch.all(hits)
+
+    setattr(mixin, name, staticmethod(unfinished))
+    try:
+        yield
+    finally:
+        setattr(mixin, name, plain)
+
+
 def observe(target: WeightlessTarget, mac: Mac, others: Sequence[str] = ()) -> Observed:
     """Build the target and run its inference once, as on that Mac.
 
@@ -257,7 +282,7 @@ def _observe(
         pid, interrupt = os.getpid(), UserInterrupt()
         try:
             following = recorder.paths.following(around=passes.around, depth=DEPTH, each=passes.each)
-            with interrupt, following, passes.stepping(), autocast(adapter.profile, device):
+            with interrupt, following, passes.stepping(), autocast(adapter.profile, device), _whole_search():
                 raw = adapter.infer(model, batch)
                 if not isinstance(adapter, RandomInitAdapter):
                     adapter.extract(raw)
