@@ -31,7 +31,7 @@ def _llama() -> Any:
         num_key_value_heads=4,
     )
     model = LlamaForCausalLM(config).half().eval()
-    ids = torch.zeros(1, 300, dtype=torch.int64)
+    ids = torch.ones(1, 300, dtype=torch.int64)  # no padding, so no mask
     model.generate(ids, max_new_tokens=2, do_sample=True, pad_token_id=0)
 
 
