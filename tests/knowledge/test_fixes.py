@@ -97,7 +97,7 @@ FIXES = [
     ),
     ("qr-tall-quadratic", "[t.to(A.device) for t in torch.linalg.qr(A.cpu())]", "torch.linalg.qr(A)"),
     ("addcmul-zero-value-drops-nan", "a + value * b * c", "torch.addcmul(a, b, c, value=value)"),
-    ("mm-out-slice-not-written-macos14", "buffer[1].copy_(torch.mm(a, b))", "torch.mm(a, b)"),
+    ("mm-out-slice-not-written-macos14", "buffer[1].copy_(torch.mm(a, b))", "buffer[1] = torch.mm(a, b)"),
     ("mm-out-strided-raises", "out.copy_(torch.mm(a, b))", "torch.mm(a, b)"),
     ("compile-tanh-nan", "torch.tanh(x.clamp(-20, 20))", "torch.tanh(x)"),
     ("pad-int64-large-wrong", "torch.cat([x, x.new_full((n,), value)])", "F.pad(x, (0, n), value=value)"),
