@@ -46,9 +46,9 @@ def test_short_workload_counts_by_the_models_own_maximum() -> None:
 
 
 def test_advisory_of_low_severity_leaves_the_verdict() -> None:
-    product = OpUse(op="aten::mul.Tensor", inputs=[tensor("float32[2048,2048]")] * 2)
-    judged = judge([product], Mac("2.9"))
-    assert judged[0].known == ("mul-slower-since-2-8",)
+    step = OpUse(op="aten::nextafter", inputs=[tensor("bfloat16[4]")] * 2)
+    judged = judge([step], Mac("2.13"))
+    assert "nextafter-bfloat16-noop" in judged[0].known
     assert judged[0].use.verdict is OpVerdict.NATIVE
 
 
