@@ -217,6 +217,18 @@ TEXTS += [
 TEXTS += [
     # https://github.com/swharden/SWHarden.com/issues/16
     ('  File "/x/site-packages/llama_cpp/llama.py", line 365, in __init__\n    assert self.model is not None\nAssertionError', "llama-cpp-load", Cause.THIRD_PARTY, "verbose=True"),
+    # https://github.com/huggingface/transformers.js/issues/1634, 369 and 502
+    ("Error: Cannot find module '../bin/napi-v6/darwin/x64/onnxruntime_binding.node'", "onnx-node-binding", Cause.INSTALL, "1.23.2"),
+    ("Module parse failed: Unexpected character '?' (1:0)\nImport trace for requested module:\n./node_modules/onnxruntime-node/bin/napi-v3/darwin/arm64/onnxruntime_binding.node", "onnx-node-bundled", Cause.INSTALL, "bundle"),
+    ("Error: Can't create a session\n    at e.createSessionFinalize (/Users/w", "onnx-model-unread", Cause.THIRD_PARTY, "again"),
+    # https://github.com/obra/episodic-memory/issues/82
+    ("Error: Failed to load model because protobuf parsing failed.", "onnx-model-unread", Cause.THIRD_PARTY, "again"),
+    # https://github.com/microsoft/onnxruntime/issues/24096
+    ("libc++abi: terminating due to uncaught exception of type onnxruntime::OnnxRuntimeException: /Users/runner/work/1/s/onnxruntime/core/session/ort_env.cc:92 static void OrtEnv::Release(OrtEnv *) env_ptr == p_instance_.get() was false.", "onnx-env-release", Cause.CRASH, "1.20.1"),
+    # https://github.com/ace-step/ACE-Step-1.5/issues/619
+    ("torchao: Skipping import of cpp extensions due to incompatible torch version 2.10.0 for torchao version 0.15.0", "torchao-torch-differ", Cause.INSTALL, "Nothing"),
+    # https://github.com/ggml-org/llama.cpp/issues/3423
+    ("ggml_metal_init: error: load pipeline error(2, CompilerError): SC compilation failure\nThere is a call to an undefined label\nllama_new_context_with_model: ggml_metal_init() failed", "ggml-metal-init", Cause.SHADER, "-ngl 0"),
     # torchtune 0.6.1, training/precision.py, recipes and utils/_device.py
     ("RuntimeError: bf16 precision was requested but not available on this hardware. Please use fp32 precision instead.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
     ("ValueError: fp16 precision is not supported in this recipe. Please use fp32 or bf16.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
