@@ -206,10 +206,98 @@ TEXTS = [
         "gdal-config",
         "gdal-config: gdal",
     ),
+    (
+        G + "pytorch/executorch/issues/4078",
+        'Undefined symbols for architecture arm64:\n  "c10::throwNullDataPtrError()", referenced from:\n      at::TensorBase',
+        "undefined-symbols",
+        "c10::throwNullDataPtrError() of torch's C++ libraries",
+        "torch.utils.cmake_prefix_path",
+    ),
+    (
+        G + "ashtons/dcmtk-ios/issues/3",
+        'Undefined symbols for architecture arm64:\n  "_inflate", referenced from:\n      DcmZLibInputFilter::decompress(void const_, long)',
+        "undefined-symbols",
+        "_inflate of an image, font or compression library",
+        "zlib's functions want -lz",
+    ),
+    (
+        G + "Razakhel/RaZ/issues/60",
+        '  "_png_init_filter_functions_neon", referenced from:\n      _png_read_filter_row in libRaZ.a(pngrutil.c.o)',
+        "undefined-symbols",
+        "libpng's part for ARM",
+        "PNG_ARM_NEON_OPT=0",
+    ),
+    (
+        G + "pytorch/pytorch/issues/84339",
+        "ImportError: dlopen(/x/_C.so, 0x0002): symbol not found in flat namespace (__ZNK2at10TensorBase8data_ptrIlEEPT_v)",
+        "flat-namespace-symbol",
+        "of torch",
+        "Write int64_t",
+    ),
+    (
+        G + "pytorch/extension-cpp/issues/1",
+        "ImportError: dlopen(/Users/g/lltm_cpp.cpython-36m-darwin.so, 2): Symbol not found: _THPVariableClass\n  Referenced "
+        "from: /Users/g/lltm_cpp.cpython-36m-darwin.so\n  Expected in: flat namespace",
+        "flat-namespace-symbol",
+        "libtorch_python",
+        "import torch first",
+    ),
+    (
+        G + "python-poetry/poetry/issues/8800",
+        "The lock file is not compatible with the current version of Poetry.",
+        "pip-conflict-uv-poetry",
+        "another release of Poetry",
+        "poetry lock anew",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
+    (
+        G + "m-bain/whisperX/issues/723",
+        "ImportError: 'speechbrain' must be installed to use 'speechbrain/spkrec-ecapa-voxceleb' embeddings. Visit "
+        "https://speechbrain.github.io for installation instructions.",
+        "pyannote-speechbrain",
+        "speechbrain from 1.0 on",
+        "speechbrain==0.5.16",
+    ),
+    (
+        "https://github.com/lllyasviel/stable-diffusion-webui-forge (mmcv/fileio/file_client.py)",
+        "ImportError: Please install lmdb to enable LmdbBackend.",
+        "package-must-be-installed",
+        "wants the package lmdb",
+        "python -c 'import lmdb'",
+    ),
+    (
+        G + "jax-ml/jax/issues/16366",
+        "INFO:jax._src.xla_bridge:Unable to initialize backend 'tpu': INTERNAL: Failed to open libtpu.so: "
+        "dlopen(libtpu.so, 0x0001): tried: 'libtpu.so' (no such file)",
+        "jax-backend-notes",
+        "no TPU",
+        "Nothing must be done",
+    ),
+    (
+        G + "keras-team/keras/issues/19059",
+        '/x.py:12:0: note: see current operation: %7 = "mhlo.pad"(%5, %6) : (tensor<1xf32>) -> tensor<3xf32>',
+        "jax-metal-operation",
+        "could not translate that operation",
+        "JAX_PLATFORMS=cpu",
+    ),
+    (
+        G + "GeorgLegato/stable-diffusion-webui-vectorstudio/issues/1",
+        "Error loading script: vectorstudio.py",
+        "extension-not-loaded",
+        "the traceback after it says why",
+        "Paste the lines after it",
+    ),
+    (
+        G + "pycontw/pycon-etl/issues/46",
+        "/x/site-packages/pandas/compat/__init__.py:124: UserWarning: Could not import the lzma module. Your installed Python "
+        "is incomplete. Attempting to use lzma compression will result in a RuntimeError.",
+        "python-part-missing",
+        "built by pyenv or from source without",
+        "brew install xz",
+    ),
     (
         G + "gia-guar/JARVIS-ChatGPT/issues/15",
         "||PaMacCore (AUHAL)|| Error on line 2523: err='-50', msg=Unknown Error",

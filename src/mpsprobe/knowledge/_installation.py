@@ -34,6 +34,9 @@ _UNNAMED = {
     "MODULE": "that module",
 }
 
+#: From how many letters on a function's name is cut.
+_LONG = 80
+
 #: The Pythons that a Mac can have today, the most useful first.
 _PYTHONS = ("3.12", "3.11", "3.10", "3.13", "3.14", "3.9", "3.8", "3.7")
 
@@ -47,6 +50,7 @@ class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: tuple[_Named, ...]
+    undefined: tuple[_Named, ...]
     library: tuple[_Named, ...]
     header: tuple[_Named, ...]
     distribution: dict[str, str]
@@ -138,6 +142,20 @@ def _missing_symbol(values: Mapping[str, str]) -> Advice | None:
             )
         )
     return _filled(means, named), _filled(fix, named)
+
+
+def _not_linked(values: Mapping[str, str]) -> Advice | None:
+    """Name the library of a function that the linker misses."""
+    symbol = next((values[name] for name in ("symbol", "symbol2", "symbol3") if values.get(name)), "")
+    entry = next((one for one in _data().undefined if re.match(one.pattern, symbol)), None)
+    if entry is None:
+        return None
+    short = symbol if len(symbol) <= _LONG else f"{symbol[:_LONG]}..."
+    return (
+        f"The linker misses {short} of {entry.library}: it is not in the link, or in another release, build or "
+        "architecture than the headers that were compiled (then a line says: ignoring file ..., building for ...).",
+        entry.fix,
+    )
 
 
 def _missing_library(values: Mapping[str, str]) -> Advice | None:
@@ -368,6 +386,7 @@ def _version(text: str) -> Version | None:
 
 _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "flat-namespace-symbol": _missing_symbol,
+    "undefined-symbols": _not_linked,
     "library-not-loaded": _missing_library,
     "python-out-of-range": _python_range,
     "uv-wheel-tags": _wheel_tags,
