@@ -229,6 +229,15 @@ TEXTS += [
     ("torchao: Skipping import of cpp extensions due to incompatible torch version 2.10.0 for torchao version 0.15.0", "torchao-torch-differ", Cause.INSTALL, "Nothing"),
     # https://github.com/ggml-org/llama.cpp/issues/3423
     ("ggml_metal_init: error: load pipeline error(2, CompilerError): SC compilation failure\nThere is a call to an undefined label\nllama_new_context_with_model: ggml_metal_init() failed", "ggml-metal-init", Cause.SHADER, "-ngl 0"),
+    # transformers.js, src/models/session.js
+    ("Error: The device (webgpu) does not support fp16.", "transformers-js-device", Cause.UNSUPPORTED_ARGUMENT, "fp32"),
+    # mlx-engine of LM Studio
+    ("ValueError: Draft model is not compatible with main model", "lm-studio-limits", Cause.THIRD_PARTY, "draft"),
+    # node-llama-cpp
+    ("Error: Not enough VRAM to fit the model with the specified settings", "llama-cpp-memory", Cause.OUT_OF_MEMORY, "context"),
+    ("Error: The context size is too small to generate a response", "context-too-long", Cause.ARGUMENTS, "larger context"),
+    # https://github.com/karpathy/nanoGPT/issues/255
+    ("OverflowError: can't convert negative int to unsigned", "decode-out-of-range", Cause.NUMERICS, "-100"),
     # torchtune 0.6.1, training/precision.py, recipes and utils/_device.py
     ("RuntimeError: bf16 precision was requested but not available on this hardware. Please use fp32 precision instead.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
     ("ValueError: fp16 precision is not supported in this recipe. Please use fp32 or bf16.", "half-refused-by-recipe", Cause.DTYPE, "fp32"),
@@ -292,6 +301,7 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "The gas giants burn triton",
         "TypeError: Ampere() takes no arguments",
         "RuntimeError: Model is loaded.",
+        "ValueError: This model does not support audio input. Please check whether the correct `template` is used.",
         "ValueError: model is not installed",
         "TypeError: this function does not support tools",
         "NotImplementedError: mps does not support embeddings of that kind",
