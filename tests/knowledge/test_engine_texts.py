@@ -229,6 +229,11 @@ TEXTS += [
     ("torchao: Skipping import of cpp extensions due to incompatible torch version 2.10.0 for torchao version 0.15.0", "torchao-torch-differ", Cause.INSTALL, "Nothing"),
     # https://github.com/ggml-org/llama.cpp/issues/3423
     ("ggml_metal_init: error: load pipeline error(2, CompilerError): SC compilation failure\nThere is a call to an undefined label\nllama_new_context_with_model: ggml_metal_init() failed", "ggml-metal-init", Cause.SHADER, "-ngl 0"),
+    # https://github.com/janhq/jan/issues/2920, https://github.com/mudler/LocalAI/issues/6679
+    ('ERROR Could not load engine: Could not load library "./engines/cortex.llamacpp/libengine.dylib"', "jan-engine", Cause.THIRD_PARTY, "reinstall"),
+    ("could not load model - all backends returned error: [llama-cpp]: failed to load model with internal loader: could not load model: rpc error: code = Canceled desc = ", "localai-backend", Cause.THIRD_PARTY, "--debug"),
+    # https://github.com/huggingface/transformers/issues/23970, https://github.com/huggingface/diffusers/pull/13915
+    ("No GPU found. A GPU is needed for quantization.", "bitsandbytes", Cause.CUDA_ONLY, "0.49"),
     # transformers.js, src/models/session.js
     ("Error: The device (webgpu) does not support fp16.", "transformers-js-device", Cause.UNSUPPORTED_ARGUMENT, "fp32"),
     # mlx-engine of LM Studio
