@@ -201,15 +201,16 @@ def _names(id_: str) -> dict[str, Any]:
             "c": torch.tensor([5.0, 6.0, 7.0]),
             "value": 0.0,
         },
-        **dict.fromkeys(
-            ("mm-out-slice-not-written-macos14", "mm-out-strided-raises"),
-            {
-                "a": torch.randn(3, 4),
-                "b": torch.randn(4, 5),
-                "out": torch.zeros(5, 3).T,
-                "buffer": torch.zeros(2, 3, 5),
-            },
-        ),
+        "mm-out-slice-not-written-macos14": {
+            "a": torch.randn(3, 4),
+            "b": torch.randn(4, 5),
+            "buffer": torch.zeros(2, 3, 5),
+        },
+        "mm-out-strided-raises": {
+            "a": torch.randn(3, 4),
+            "b": torch.randn(4, 5),
+            "out": torch.zeros(5, 3).T,
+        },
         "compile-tanh-nan": {"x": torch.tensor([-1e4, -21.0, -0.3, 0.0, 8.0, 19.0, 45.0])},
         "pad-int64-large-wrong": {"x": torch.arange(4), "value": 2**40 + 1},
         "cholesky-m4-wrong": {"A": torch.eye(4) * 3 + 0.5},
