@@ -249,10 +249,91 @@ TEXTS = [
         "another release of Poetry",
         "poetry lock anew",
     ),
+    (
+        G + "open-mmlab/mmcv/issues/1729",
+        "clang: error: no such file or directory: '/Users/v/mmcv-master/build/temp.macosx-11.0-arm64-3.9/./mmcv/ops/csrc/pytorch/sync_bn.o'",
+        "object-file-missing",
+        "failed further up",
+        "Look at the first error",
+    ),
+    (
+        G + "pyg-team/pytorch_geometric/issues/4549",
+        "PackagesNotFoundError: The following packages are not available from current channels:\n\n  - pyg\n\nCurrent channels:\n",
+        "conda-package-named",
+        "conda has no pyg",
+        "pip install torch_geometric",
+    ),
+    (
+        "https://errorism.dev/issues/pypa-wheel-wheel-0360-fails-on-macos-11-big-sur-when-macosx_deployment_target11",
+        '  File "/usr/local/lib/python3.9/site-packages/wheel/macosx_libfile.py", line 356, in calculate_macosx_platform_tag\n'
+        "    assert len(base_version) == 2\nAssertionError",
+        "wheel-of-old-pip",
+        "holds one (11)",
+        "MACOSX_DEPLOYMENT_TARGET=11.0",
+    ),
+    (
+        G + "QwenAudio/CosyVoice/issues/90",
+        "extensions/_pywrapfst.cpp:1291:10: fatal error: 'fst/util.h' file not found",
+        "header-without-ending",
+        "fst/util.h",
+        "brew install openfst;",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
+    (
+        G + "nerfstudio-project/nerfstudio/pull/3266",
+        '  File "/x/site-packages/gsplat/cuda/_wrapper.py", line 12, in call_cuda\n    return getattr(_C, name)(*args, **kwargs)\n'
+        "AttributeError: 'NoneType' object has no attribute 'fully_fused_projection_fwd'",
+        "compiled-part-none",
+        "compiled part is not there",
+        "OpenSplat",
+    ),
+    (
+        G + "RVC-Project/Retrieval-based-Voice-Conversion-WebUI/issues/759",
+        "ValueError: need at least one array to concatenate",
+        "data-empty",
+        "got no data at all",
+        "run the earlier step",
+    ),
+    (
+        G + "RVC-Boss/GPT-SoVITS/issues/329",
+        '    os.environ["CUDA_VISIBLE_DEVICES"]= os.environ.get("_CUDA_VISIBLE_DEVICES")\nTypeError: str expected, not NoneType',
+        "environment-none",
+        "number of a CUDA device",
+        "set the variable",
+    ),
+    (
+        G + "Comfy-Org/ComfyUI/issues/14670",
+        "[WARNING] Could not autodetect AIMDO implementation, assuming Nvidia\n[INFO] comfy-aimdo unsupported operating system: Darwin",
+        "comfyui-notes",
+        "AIMDO, that is not available is normal",
+        "Nothing must be done",
+    ),
+    (
+        G + "Comfy-Org/ComfyUI/issues/14670",
+        "RuntimeError: host_statistics64(HOST_VM_INFO64) syscall failed: (ipc/mig) array not large enough",
+        "psutil-older-than-macos",
+        "older than this macOS",
+        "pip install -U psutil",
+    ),
+    (
+        G + "divamgupta/diffusionbee-stable-diffusion-ui/issues/29",
+        "Uncaught Exception:\nTypeError: Object has been destroyed\nat IpcMainImpl.<anonymous> "
+        "(/Applications/DiffusionBee.app/Contents/Resources/app.asar/background.js:2:240352)",
+        "electron-app-ended",
+        "lost the program that computes",
+        "Contents/MacOS/NAME",
+    ),
+    (
+        G + "kaixxx/noScribe/issues/14",
+        "objc[2303]: Invalid or prematurely-freed autorelease pool 0x7fae5f86dcb8. Set a breakpoint on objc_autoreleasePoolInvalid "
+        "to debug. Proceeding anyway because the app is old (SDK version 10.9.0).",
+        "window-note",
+        "nothing for the computation",
+        "a newer Python",
+    ),
     (
         G + "m-bain/whisperX/issues/723",
         "ImportError: 'speechbrain' must be installed to use 'speechbrain/spkrec-ecapa-voxceleb' embeddings. Visit "

@@ -46,6 +46,7 @@ class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fix: str
     library: str = ""
     what: str = ""
+    formulae: dict[str, str] = {}
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +54,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undefined: tuple[_Named, ...]
     library: tuple[_Named, ...]
     header: tuple[_Named, ...]
+    conda: dict[str, str]
     distribution: dict[str, str]
     build: dict[str, str]
 
@@ -296,7 +298,8 @@ def _header(values: Mapping[str, str]) -> Advice | None:
     entry = next((one for one in _data().header if re.match(one.pattern, header)), None)
     if entry is None:
         return None
-    fix = entry.fix
+    formula = entry.formulae.get(re.split(r"[/.]", header)[0], "the library that holds it")
+    fix = _filled(entry.fix, {"formula": formula})
     if fix.startswith("brew"):
         fix += "; then export CPPFLAGS=-I$(brew --prefix)/include LDFLAGS=-L$(brew --prefix)/lib and build again. "
         fix += "A wheel (another Python, a newer release) spares it."
@@ -326,8 +329,25 @@ def _missing_module(values: Mapping[str, str]) -> Advice | None:
     return (
         f"The Python that runs the program does not have {top}: it is not installed, or in another Python (macOS has "
         "several).",
-        f"python -m pip install {package}, with that very python; or activate the environment first. A module of "
-        "the project itself: start it from the project's folder (or pip install -e .).",
+        f"python -m pip install {package}, with that very python"
+        + (
+            "; or activate the environment first."
+            if top in _data().distribution
+            else f", where the program's requirements name it (PyPI may call it otherwise, and may have a {top} of "
+            "somebody else); or activate the environment first."
+        )
+        + " A module of the project itself: start it from the project's folder, or pip install -e .; one that a "
+        "program from pip lacks: another release of that program.",
+    )
+
+
+def _not_in_conda(values: Mapping[str, str]) -> Advice | None:
+    package = values.get("package", "").rpartition(":")[2]
+    other = _data().conda.get(package)
+    return (
+        (f"conda has no {package} of that release for this Mac in these channels.", f"{other}.")
+        if other
+        else None
     )
 
 
@@ -390,6 +410,7 @@ _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "library-not-loaded": _missing_library,
     "python-out-of-range": _python_range,
     "uv-wheel-tags": _wheel_tags,
+    "conda-package-named": _not_in_conda,
     "header-missing": _header,
     "header-without-ending": _header,
     "no-wheel-of-any": _no_version,
