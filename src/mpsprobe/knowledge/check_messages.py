@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe.knowledge import ops
-from mpsprobe.knowledge.error_texts import Cause, Message, TextMatch, flexible
+from mpsprobe.knowledge.error_texts import Cause, Message, TextMatch, flexible, letter_runs, runs_of
 
 #: The words of a text that refuses what other devices accept.
 _REFUSES = re.compile(
@@ -59,6 +59,11 @@ class CheckText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         return "MPS" in self.text or "mps" in self.text or len(self.flat.split()) >= 4 or len(self.flat) >= 30
 
     @cached_property
+    def runs(self) -> tuple[str, ...]:
+        """Return the runs of letters in the text, which every message that contains it has."""
+        return runs_of(self.text)
+
+    @cached_property
     def flat(self) -> str:
         """Return the text with each run of blanks replaced by one space."""
         return " ".join(self.text.split())
@@ -80,10 +85,13 @@ def among(flat: str) -> list[CheckText]:
     Args:
         flat: The message, with each run of white space replaced by one space.
     """
+    runs = letter_runs(flat)
     found = [
         check
         for check in load_all()
-        if check.flat in flat and (check.telling or re.search(_BEGINNING + re.escape(check.flat), flat))
+        if all(run in runs for run in check.runs)
+        and check.flat in flat
+        and (check.telling or re.search(_BEGINNING + re.escape(check.flat), flat))
     ]
     return [check for check in found if not any(_is_part(check, other) for other in found)]
 

@@ -106,6 +106,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         return re.compile(flexible(self.pattern), re.DOTALL)
 
     @cached_property
+    def anchor_runs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return each anchor with its runs of letters, as `letter_runs` finds them in a text."""
+        return tuple((anchor, runs_of(anchor)) for anchor in self.anchors)
+
+    @cached_property
     def anchor_regex(self) -> re.Pattern[str]:
         return re.compile("|".join(flexible(re.escape(a).replace("\\ ", " ")) for a in self.anchors))
 
@@ -165,11 +170,11 @@ def by_id(id_: str) -> Message:
 
 def find(text: str) -> list[TextMatch]:
     """Return every known message in `text`, in order of position, without those that a better match hides."""
-    flat = " ".join(text.split())
+    flat, runs = " ".join(text.split()), letter_runs(text)
     found = [
         hit
         for message in messages()
-        if any(anchor in flat for anchor in message.anchors)
+        if any(all(run in runs for run in parts) and anchor in flat for anchor, parts in message.anchor_runs)
         for hit in _matches(message, text)
     ]
     found.sort(key=lambda hit: hit.start)
@@ -187,22 +192,57 @@ def _circular(found: list[TextMatch], kept: list[TextMatch]) -> list[TextMatch]:
     return added
 
 
+#: A run of letters that is long enough to tell texts apart.
+_RUN = re.compile(r"[A-Za-z]{3,}")
+
+#: The number of characters that are read at a time, so that the runs of a large log do not lie in memory all at once.
+_PIECE = 1 << 20
+
+
+@lru_cache(maxsize=1)
+def letter_runs(text: str) -> str:
+    """Return the different runs of three letters or more in a text, one a line.
+
+    A literal string can only be in the text when each of its own runs is a part of one of these. Thousands of
+    strings are looked for in logs of many megabytes, whose runs are mostly a hundred times shorter.
+    """
+    runs: set[str] = set()
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE)
+        end = len(text) if end < 0 else end
+        runs.update(_RUN.findall(text, start, end))
+        start = end
+    return "\n".join(runs)
+
+
+def runs_of(literal: str) -> tuple[str, ...]:
+    """Return the runs of letters in a literal string, the longest first, because it is the rarest."""
+    return tuple(sorted(set(_RUN.findall(literal)), key=len, reverse=True))
+
+
 def _no_message(id_: str) -> Message:
     raise KeyError(id_)
 
 
 def _matches(message: Message, text: str) -> Iterator[TextMatch]:
-    done = -1
-    for anchor in message.anchor_regex.finditer(text):
-        if anchor.start() < done:
-            continue
-        for match in message.regex.finditer(
-            text, max(0, anchor.start() - _BEFORE, done), anchor.end() + _AFTER
-        ):
-            if match.start() <= anchor.start() and match.end() > anchor.start():
-                done = match.end()
+    """Yield the places of `text` that the message's pattern and one of its anchors match.
+
+    Only what lies near anchors is searched, and anchors that are near each other are searched together: in a log of
+    many errors that is one pass through the text, not one for each anchor.
+    """
+    anchors = [(anchor.start(), anchor.end()) for anchor in message.anchor_regex.finditer(text)]
+    starts = [start for start, _ in anchors]
+    first = 0
+    while first < len(anchors):
+        last = first
+        while last + 1 < len(anchors) and starts[last + 1] - _BEFORE <= anchors[last][1] + _AFTER:
+            last += 1
+        for match in message.regex.finditer(text, max(0, starts[first] - _BEFORE), anchors[last][1] + _AFTER):
+            inside = bisect.bisect_left(starts, match.start(), first, last + 1)
+            if inside <= last and starts[inside] < match.end():
                 yield TextMatch(message, match.start(), match.end(), _values(match), _wheels(message, match))
-                break
+        first = last + 1
 
 
 def _values(match: re.Match[str]) -> dict[str, str]:
