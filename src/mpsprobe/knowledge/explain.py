@@ -141,7 +141,8 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         UsageError: `torch` or `macos` is not a version, or is a release newer than all known ones.
     """
     clean = _pasted.plain(text)
-    old = torch or _stated(clean)
+    stated = _stated(clean)
+    old = torch or stated
     too_old = old if old and _is_older(old) else ""
     if too_old:
         torch = None
@@ -152,11 +153,12 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
     found = _events(with_checks(clean, find(clean)), clean)
     if not found and len(clean) < _PASTED:  # a terminal breaks long lines inside words too
         clean = clean.replace("\n", "")
+        stated = stated or _stated(clean)
         found = _events(with_checks(clean, find(clean)), clean)
     if not found:
         given = ("option" if torch else "", "option" if macos else "")
         return Explanation((), torch or "", given[0], macos or "", given[1], too_old)
-    release, release_from = _torch_of(clean, found, torch)
+    release, release_from = _torch_of(stated, found, torch)
     system, system_from = _macos_of(clean, macos)
 
     first: dict[tuple[object, ...], TextMatch] = {}
@@ -207,14 +209,13 @@ def _primary_first(findings: Iterable[Explained]) -> tuple[Explained, ...]:
     return tuple(ordered)
 
 
-def _torch_of(text: str, found: list[TextMatch], given: str | None) -> tuple[str, str]:
+def _torch_of(stated: str, found: list[TextMatch], given: str | None) -> tuple[str, str]:
     if given is not None:
         return given, "option"
     for hit in found:
         version = environment.release_of_commit(hit.values.get("commit", ""))
         if version:
             return version, "commit"
-    stated = _stated(text)
     return (stated, "log") if stated and _is_known(stated) else ("", "")
 
 
