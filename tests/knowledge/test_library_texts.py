@@ -301,7 +301,7 @@ TEXTS = [
     ("NOTE: Redirects are currently not supported in Windows or MacOs.", "torchrun-redirects"),
     (
         "reason: '+[MLModel compileModelAtURL:completionHandler:]: unrecognized selector sent to class 0x1daa8e928'",
-        "macos-older-than-torch",
+        "apple-api-of-newer-system",
     ),
     ("RuntimeError: Function 'LogSoftmaxBackward0' returned nan values in its 0th output.", "anomaly-nan"),
     ("[1]    15017 bus error  python3 train_gpt2.py", "crash"),
