@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mpsprobe.forecast.grounds import share_of, unmeasured_kind
+from mpsprobe.forecast.kinds import ConvShape, convolution_of
 from mpsprobe.forecast.machine import of_mac
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import WAIT, Trace, stages
@@ -91,6 +92,61 @@ def test_a_3d_convolution_by_mpsgraph_takes_three_times_as_long() -> None:
     assert share_of(use) == "conv-3d"
     graph, metal = (_seconds("m4-max-40c-64", release, use) for release in ("2.13", "2.14"))
     assert 1.2 < graph / metal < 4
+
+
+def _backward(shape: tuple[int, ...], wanted: str) -> OpUse:
+    batch, before, size, after, kernel, stride = shape
+    out = (size - kernel) // stride + 1
+    grad, x = _tensor(batch, after, out, out), _tensor(batch, before, size, size)
+    weight = _tensor(after, before, kernel, kernel)
+    return _use(
+        "aten::convolution_backward",
+        [grad, x, weight],
+        x if wanted == "data" else weight,
+        output_mask=[wanted == "data", wanted == "weight", False],
+        stride=[stride, stride],
+        transposed=False,
+        groups=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "milliseconds"),
+    [((3, 100, 32, 8, 4), 23.3), ((32, 24, 64, 4, 2), 6.4), ((64, 11, 64, 3, 1), 1.6)],
+)
+def test_a_data_gradient_counts_the_zeros_of_the_stride(shape: tuple[int, ...], milliseconds: float) -> None:
+    """Metalsim, section 4.3: an M4 Max of 40 cores, torch 2.14, batches of 2048."""
+    found = _seconds("m4-max-40c-64", "2.14", _backward((2048, *shape), "data"))
+    assert found == pytest.approx(milliseconds * 1e-3, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("mac", "release", "shape", "milliseconds"),
+    [
+        ("m4-max-40c-64", "2.14", (2048, 3, 100, 32, 8, 4), 8.9),
+        ("m4-max-40c-64", "2.14", (2048, 32, 24, 64, 4, 2), 4.3),
+        ("m4-max-40c-64", "2.14", (2048, 64, 11, 64, 3, 1), 3.8),
+        ("m5-pro-20c-24", "2.13", (8, 128, 34, 128, 3, 1), 0.838),
+        ("m5-pro-20c-24", "2.13", (16, 64, 58, 64, 3, 1), 2.729),
+        ("m5-pro-20c-24", "2.13", (4, 256, 18, 256, 3, 1), 0.277),
+        ("m5-pro-20c-24", "2.13", (32, 32, 66, 32, 3, 1), 3.668),
+    ],
+)
+def test_a_weight_gradient_takes_a_multiple_of_the_forward_pass(
+    mac: str, release: str, shape: tuple[int, ...], milliseconds: float
+) -> None:
+    """Metalsim and pull request 193191: they scatter by a factor of 3 about a quarter of the rate of matmuls."""
+    found = _seconds(mac, release, _backward(shape, "weight")) - of_mac(named(mac, "15.5"), release).host.wait
+    assert 1 / 3 < milliseconds * 1e-3 / found < 3
+
+
+def test_a_transposed_convolution_is_a_data_gradient() -> None:
+    """An upsampling of a vocoder: `_mps_convolution_transpose` calls the function of data gradients."""
+    x, weight, result = _tensor(1, 512, 1, 100), _tensor(512, 256, 1, 16), _tensor(1, 256, 1, 800)
+    use = _use("aten::_mps_convolution_transpose", [x, weight], result, stride=[1, 8], groups=1)
+    assert convolution_of(use) == ConvShape(data=8 * 2 * 100 * 512 * 256 * 16)
+    assert convolution_of(_convolved()) == ConvShape()
+    assert not unmeasured_kind(use)
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,10 @@ def unmeasured_kind(use: OpUse) -> str:
 
 
 def _convolution(use: OpUse, name: str) -> str:
-    if "backward" in name:
-        return "backward passes of convolutions"
-    if "transpose" in name or use.scalars.get("transposed"):
-        return "transposed convolutions"
+    transposed = "transpose" in name or bool(use.scalars.get("transposed"))
     if (use.scalars.get("groups") or 1) > 1:
         return "convolutions in groups"
     if max(use.scalars.get("dilation") or [1]) > 1:
         return "dilated convolutions"
-    return ""
+    cubic = any(len(tensor.shape) == 5 for tensor in use.inputs)
+    return "gradients of 3-D convolutions" if cubic and (transposed or "backward" in name) else ""

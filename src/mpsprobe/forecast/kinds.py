@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 from mpsprobe.run import OpUse
+from mpsprobe.trace.formulas.contractions import multiply_adds
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 from mpsprobe.trace.formulas.traffic import STILL, VIEWS, item_bytes, stored_elements
 
@@ -152,6 +153,50 @@ def norm_of(use: OpUse) -> NormShape:
     dense = tuple(math.prod(tensor.shape[k + 1 :]) for k in range(len(tensor.shape)))
     rows = results > 1 and tensor.shape[-1] == length and tensor.strides == dense
     return NormShape(results, length, rows)
+
+
+class ConvShape(NamedTuple):
+    """What MPS computes of gradients of convolutions; a transposed convolution is a gradient of data too.
+
+    Attributes:
+        plain: The FLOPs of a forward convolution, which the data gradient of a transposed one is; 0 for other ops.
+        data: The FLOPs of a data gradient, with those on the zeros that strides put between incoming values.
+        weight: The FLOPs of a weight gradient.
+    """
+
+    plain: int = 0
+    data: int = 0
+    weight: int = 0
+
+
+def convolution_of(use: OpUse) -> ConvShape:
+    """Return what MPS computes for the gradients of a convolution, or for a transposed one; nothing for others.
+
+    `_mps_convolution_transpose` calls the function of data gradients
+    (aten/src/ATen/native/mps/operations/Convolution.mm).
+    """
+    name = base_name(use.op)
+    if kind_of(use.op) != "conv" or len(use.inputs) < 2:
+        return ConvShape()
+    transposed = bool(use.scalars.get("transposed")) or "transpose" in name
+    backward = "backward" in name
+    if not (backward or transposed):
+        return ConvShape()
+    if backward:
+        x, weight = use.inputs[0 if name.startswith("mps") else 1], use.inputs[2]
+        result = use.inputs[1 if name.startswith("mps") else 0]
+        wanted = [bool(flag) for flag in use.scalars.get("output_mask", (True, True))][:2]
+    else:
+        (x, weight), result, wanted = use.inputs[:2], use.outputs[0], [True, False]
+    flops = multiply_adds(x, weight, result, transposed)
+    stride = list(use.scalars.get("stride") or [1])
+    zeros = math.prod(stride) if len(stride) > 1 else stride[0] ** (len(weight.shape) - 2)
+    forward = backward and transposed
+    return ConvShape(
+        plain=flops * (wanted[0] and forward),
+        data=flops * zeros * (wanted[0] and not forward),
+        weight=flops * wanted[1],
+    )
 
 
 def gathered_of(use: OpUse) -> int:

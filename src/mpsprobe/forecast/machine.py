@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mpsprobe.forecast.kinds import VIEW, NormShape
+from mpsprobe.forecast.kinds import VIEW, ConvShape, NormShape
 from mpsprobe.knowledge import chips, ops, speed
 from mpsprobe.knowledge.speed import Coverage, Gpu, HostCost, NormKernel, Regime
 from mpsprobe.mac.catalogue import NamedMac
@@ -145,6 +145,8 @@ class Machine:
         cores: The cores of an Apple GPU; 0 for other devices.
         threadgroup: The time of one threadgroup on one core in a reduction that has one for each result.
         gather: The time of one element on one core where each is fetched from a place of its own.
+        data_gradient: The rate of data gradients of convolutions as a share of that of large matmuls; 0 if unknown.
+        weight_gradient: That of weight gradients of convolutions.
         norms: The kernel of vector norms that has one threadgroup for each result; None where there is none.
         peaks: The highest rate by kind of work and dtype, where it differs from `peak`.
         streams: The reached bandwidth by kind of such work, where it was timed separately from `stream`.
@@ -176,6 +178,8 @@ class Machine:
     cores: int = 0
     threadgroup: float = 0.0
     gather: float = 0.0
+    data_gradient: float = 0.0
+    weight_gradient: float = 0.0
     norms: NormKernel | None = None
     release: str = ""
     holds_scores: bool = True
@@ -212,6 +216,14 @@ class Machine:
             return 0.0
         waves = math.ceil(shape.results / max(1, self.cores))
         return waves * shape.length * self.norms.ns * 1e-9
+
+    def gradients(self, shape: ConvShape, dtype: str) -> float | None:
+        """Return the seconds that the gradients of a convolution take; None if their rates are unknown."""
+        matmul, conv = (self.rate(kind, dtype, 1.0, 1.0) for kind in ("matmul", "conv"))
+        if not matmul or not conv or not self.data_gradient or not self.weight_gradient:
+            return None
+        data, weight = self.data_gradient * matmul, self.weight_gradient * matmul
+        return shape.plain / conv + shape.data / data + shape.weight / weight
 
     def peak_of(self, kind: str, dtype: str) -> float | None:
         """Return the highest rate of a kind of work in FLOP/s; None when unknown."""
@@ -326,6 +338,8 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         cores=mac.gpu_cores,
         threadgroup=row.threadgroup_in(release) * _US,
         gather=row.gather * _US,
+        data_gradient=share("conv-data"),
+        weight_gradient=share("conv-weight"),
         norms=speed.norm_kernel(release),
         # memory is shared, so a copy reads and writes it at least once
         copy=stream / 2,

@@ -18,7 +18,9 @@ from mpsprobe.forecast.grounds import share_of, unmeasured_kind
 from mpsprobe.forecast.kinds import (
     MOVING,
     VIEW,
+    ConvShape,
     NormShape,
+    convolution_of,
     dtype_of,
     gathered_of,
     host_kind,
@@ -75,6 +77,7 @@ class CallCost(NamedTuple):
         gathered: The number of elements that it fetches one by one (`kinds.gathered_of`); else 0.
         tiles: The number of blocks of results of a matmul that the cores share (`kinds.tiles_of`); else 0.
         norm: The shape of a vector norm (`kinds.norm_of`); without results for other ops.
+        conv: What MPS computes of a convolution's gradients (`kinds.convolution_of`).
         share: The name of a share of its own (`grounds.share_of`); else empty.
         unmeasured: Its kind where nobody measured that on MPS (`grounds.unmeasured_kind`); else empty.
         caller: Who calls it, which its cost on the host depends on.
@@ -94,6 +97,7 @@ class CallCost(NamedTuple):
     gathered: int = 0
     tiles: int = 0
     norm: NormShape = NormShape()
+    conv: ConvShape = ConvShape()
     share: str = ""
     unmeasured: str = ""
     caller: Caller = Caller.PYTHON
@@ -141,6 +145,7 @@ class Work:
                 gathered_of(use),
                 tiles_of(use, flops),
                 norm_of(use),
+                convolution_of(use),
                 share_of(use),
                 unmeasured_kind(use),
             )
@@ -325,6 +330,8 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
         rate = machine.rate(call.share or call.kind, call.dtype, call.flops, moved)
         if rate is not None:
             computing = call.flops / (rate * machine.filled(call.tiles))
+        if any(call.conv):
+            computing = machine.gradients(call.conv, call.dtype) or computing
         if call.kind == "attention":
             streaming = moved / machine.attention
         else:
