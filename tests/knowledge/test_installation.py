@@ -278,10 +278,62 @@ TEXTS = [
         "fst/util.h",
         "brew install openfst;",
     ),
+    (
+        G + "NVIDIA-NeMo/Speech/issues/7265",
+        "extensions/_pywrapfst.cpp:11531:40: error: cannot cast from type 'std::string' (aka 'basic_string<char>') to pointer "
+        "type 'PyObject *' (aka '_object *')",
+        "clang-source-error",
+        "refuses that line",
+        "A wheel in place of the source",
+    ),
+    (
+        G + "ShayneP/local-voice-ai/issues/21",
+        "error: Distribution `kaldialign==0.9.1 @ registry+https://pypi.org/simple` can't be installed because it doesn't have a "
+        "source distribution or wheel for the current platform\n\nhint: You're on macOS (`macosx_26_0_arm64`), but `kaldialign` "
+        "(v0.9.1) only has wheels for the following platforms: `manylinux_2_17_x86_64`, `manylinux2014_x86_64`, `win_amd64`",
+        "uv-wheel-tags",
+        "none for a Mac and this Python",
+        "where another Python has one",
+    ),
+    (
+        "https://clang.llvm.org/docs/DiagnosticsReference.html (err_undeclared_var_use)",
+        "src/affinity.cpp:10:5: error: unknown type name 'cpu_set_t'",
+        "linux-source",
+        "uses cpu_set_t, which Linux",
+        "a fork that names macOS",
+    ),
+    (
+        "https://clang.llvm.org/docs/DiagnosticsReference.html (err_no_member)",
+        "src/a.cpp:2:3: error: no member named 'optional' in namespace 'std'",
+        "cxx-standard-missing",
+        "newer C++ than the compiler was told",
+        "-std=c++17",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
+    (
+        G + "llnl/Abmarl/issues/453",
+        "pyarrow.lib.ArrowInvalid: URI has empty scheme: 'output_dir/abmarl_results/PredatorPreyResources_2024-04-03_07-00'",
+        "ray-relative-path",
+        "takes a whole path",
+        "os.path.abspath",
+    ),
+    (
+        G + "ray-project/ray/issues/29691",
+        "(RolloutWorker pid=85856) ValueError: The two structures don't have the same nested structure.",
+        "gym-interface-changed",
+        "reset() returns (obs, info)",
+        "gymnasium in place of gym",
+    ),
+    (
+        G + "bmaltais/kohya_ss/issues/328",
+        "The operation couldn’t be completed. Unable to locate a Java Runtime.",
+        "java-missing",
+        "a script for Ubuntu",
+        "brew install openjdk",
+    ),
     (
         G + "nerfstudio-project/nerfstudio/pull/3266",
         '  File "/x/site-packages/gsplat/cuda/_wrapper.py", line 12, in call_cuda\n    return getattr(_C, name)(*args, **kwargs)\n'

@@ -259,10 +259,11 @@ def _wheel_tags(values: Mapping[str, str]) -> Advice | None:
     )
     if not macs:
         return (
-            f"PACKAGE{release} has wheels for {systems} only, none for a Mac, and no source that could be "
-            "built.",
-            "Leave it out, or bind it to its system (PACKAGE ; sys_platform == 'linux'); another release "
-            "of it or a fork may have one for macOS.",
+            f"PACKAGE{release} has wheels for {systems} only, none for a Mac and this Python, and no source that could "
+            "be built.",
+            "Look at its files on PyPI: where another Python has one for macOS, take that Python (uv python pin 3.12, "
+            "uv venv --python 3.12). Else leave it out, or bind it to its system (PACKAGE ; sys_platform == 'linux'); "
+            "another release of it or a fork may have one for macOS.",
         )
     processors = {
         "universal2" if tag.endswith("universal2") else tag.partition("_")[2].split("_", 2)[-1]
