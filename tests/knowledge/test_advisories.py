@@ -175,6 +175,14 @@ def test_a_name_without_overload_stands_for_all_of_them(only: Install) -> None:
     assert [a.id for a in advisories.of_op("aten::add.out")] == ["all"]
 
 
+@pytest.mark.parametrize(
+    "written", ["torch.nn.functional.pad", "torch.nn.ConstantPad3d", "torch.nn.ZeroPad1d"]
+)
+def test_padding_is_found_as_code_writes_it(only: Install, written: str) -> None:
+    only(_advisory(id="constant", ops=["aten::constant_pad_nd"]), _advisory(id="sort", ops=["aten::sort"]))
+    assert [a.id for a in advisories.of_op(written)] == ["constant"]
+
+
 def _found(use: OpUse) -> dict[str, str]:
     return {match.advisory.id: match.certainty.value for match in advisories.match(use, "2.8.0")}
 

@@ -199,6 +199,14 @@ def names(base: str) -> frozenset[str]:
 
 
 @functools.cache
+def recorded_as(base: str) -> frozenset[str]:
+    """Return the names under which a call that people write as `base` is recorded: `F.pad` as `constant_pad_nd`."""
+    return frozenset(
+        name for name, forms_ in _by_recorded().items() if any(base in form.named for form in forms_)
+    )
+
+
+@functools.cache
 def _by_recorded() -> dict[str, list[_Form]]:
     index: dict[str, list[_Form]] = {}
     for form in toml.load(Path(__file__).parent / "data" / "op_forms.toml", _File).form:

@@ -16,7 +16,7 @@ from mpsprobe import toml
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
 from mpsprobe.knowledge._advisory import Advisory, Certainty, Example, Severity, Symptom
-from mpsprobe.knowledge._calls import Form, forms, names
+from mpsprobe.knowledge._calls import Form, forms, names, recorded_as
 from mpsprobe.knowledge._conditions import Conditions, Mode, Threshold
 from mpsprobe.run import OpUse
 
@@ -263,7 +263,7 @@ def of_op(op: str) -> list[Advisory]:
     """Return the advisories about an op, in any spelling that `ops.normalise` accepts.
 
     With an overload, only advisories about it or about all overloads count. Without one, those about any overload
-    count, and those about related ops: what it calls, its in-place form and its gradient.
+    count, and those about related ops: what it calls, its in-place form, its gradient and what a recording calls it.
 
     Raises:
         UnknownOpError: No release has such an op; the hint suggests similar names.
@@ -273,6 +273,7 @@ def of_op(op: str) -> list[Advisory]:
         wanted = {exact[0], base_name(exact[0])}
         return [advisory for advisory in load_all() if wanted.intersection(advisory.ops)]
     bases = set(ops.related(op))
+    bases.update(*(recorded_as(base) for base in exact))
     return [advisory for advisory in load_all() if any(base_name(name) in bases for name in advisory.ops)]
 
 
