@@ -309,10 +309,61 @@ TEXTS = [
         "newer C++ than the compiler was told",
         "-std=c++17",
     ),
+    (
+        G + "invoke-ai/InvokeAI/issues/1941",
+        "./install.sh: ./.venv/bin/configure_invokeai.py: /Volumes/Sabrent: bad interpreter: No such file or directory",
+        "script-path-with-space",
+        "a path with a space",
+        "no space",
+    ),
+    (
+        G + "huggingface/tokenizers/issues/1036",
+        "No local packages or working download links found for tokenizers==0.12.1.dev0",
+        "easy-install-finds-nothing",
+        "easy_install",
+        "python -m pip install .",
+    ),
+    (
+        G + "homebrew-ffmpeg/homebrew-ffmpeg/issues/190",
+        "dyld[37766]: Library not loaded: /opt/homebrew/opt/ffmpeg/lib/libavcodec.61.dylib\n  Referenced from: "
+        "<0427B474-C590-3255-85D5-9F517AE9D6B2> /usr/local/lib/libgpac.12.16.0.dylib\n",
+        "ffmpeg-libraries",
+        "libavcodec.61 belongs to FFmpeg 7",
+        "install it again",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
+    (
+        G + "PaddlePaddle/PaddleOCR/issues/16249",
+        "No stack trace in paddle, may be caused by external reasons.\n\nFatalError: `Segmentation fault` is detected by the "
+        "operating system.",
+        "paddle-crash",
+        "Paddle's own code crashed",
+        "enable_mkldnn=False",
+    ),
+    (
+        G + "hacksider/Deep-Live-Cam/issues/955",
+        "Frame processor face_enhancer not found",
+        "frame-processor-missing",
+        "could not be imported",
+        "prints the true error",
+    ),
+    (
+        G + "PaddlePaddle/PaddleOCR/issues/15494",
+        "进程已结束，退出代码为 139 (interrupted by signal 11:SIGSEGV)",
+        "exit-by-signal",
+        "a bad memory access",
+        "python -X faulthandler",
+    ),
+    (
+        G + "Stability-AI/StableSwarmUI/issues/400",
+        "22:28:32.318 [Warning] ComfyUI Install (Linux Script) stderr: ERROR: python venv is not installed",
+        "webui-setup",
+        "cannot make environments",
+        "in a folder without spaces",
+    ),
     (
         G + "llnl/Abmarl/issues/453",
         "pyarrow.lib.ArrowInvalid: URI has empty scheme: 'output_dir/abmarl_results/PredatorPreyResources_2024-04-03_07-00'",

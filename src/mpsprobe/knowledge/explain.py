@@ -181,7 +181,8 @@ def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
     for hit in found:
         before = kept[-1] if kept else None
         same = before is not None and before.message is hit.message and hit.start - before.end < _ONE_EVENT
-        if same and before is not None and before.values and not hit.values:
+        if same and before is not None and bool(before.values) != bool(hit.values):
+            kept[-1] = before if before.values else hit
             continue
         if (
             same
