@@ -12,6 +12,8 @@ from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.run import OpUse, OpVerdict
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
 
+#: Up to so many input channels the sums of a convolution are short: pictures and masks.
+_FEW_CHANNELS = 4
 #: Kernels with a share of their own in `speed.toml`, by base name.
 _OWN_SHARE = {
     **dict.fromkeys(("index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_index_put"), "index"),
@@ -50,8 +52,29 @@ def share_of(use: OpUse) -> str:
     """Return the name of the share in `speed.toml` that a use has beside that of its kind; empty for most."""
     if kind_of(use.op) == "conv":
         weight = use.inputs[1] if len(use.inputs) > 1 else None
-        return "conv-3d" if weight is not None and len(weight.shape) == 5 else ""
+        if weight is not None and len(weight.shape) == 5:
+            return "conv-3d"
+        return _flat_share(use)
     return _OWN_SHARE.get(base_name(use.op), "")
+
+
+def _flat_share(use: OpUse) -> str:
+    """Return the share of a forward 2-D convolution by its shapes; empty for a general one.
+
+    `"conv-3x3"` is one of 3 x 3 and stride 1, which kernels transform to need fewer products. `"conv-few"` reads at
+    most four channels, so that its sums are short and badly aligned: the first layer of a net on pictures.
+    """
+    if any(word in use.op for word in ("backward", "transpose")) or use.scalars.get("transposed"):
+        return ""
+    if len(use.inputs) < 2 or not use.outputs:
+        return ""
+    x, weight, y = use.inputs[0].shape, use.inputs[1].shape, use.outputs[0].shape
+    if any(len(shape) != 4 for shape in (x, weight, y)):
+        return ""
+    if x[1] <= _FEW_CHANNELS and weight[2] > 1:
+        return "conv-few"
+    whole = weight[1] == x[1] and y[2] >= x[2] - 2 and y[3] >= x[3] - 2
+    return "conv-3x3" if whole and tuple(weight[2:]) == (3, 3) else ""
 
 
 def unmeasured_kind(use: OpUse) -> str:

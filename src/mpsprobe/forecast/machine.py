@@ -194,9 +194,9 @@ class Machine:
     def rate(self, kind: str, dtype: str, flops: float, moved: float) -> float | None:
         """Return the expected rate of one call in FLOP/s: for an unmeasured kind that of matmul; None if unknown.
 
-        `"conv-3d"` has the rate of `"conv"` unless it has one of its own.
+        Kinds of convolutions such as `"conv-3d"` have the rate of `"conv"` unless they have one of their own.
         """
-        tried = (kind, kind.removesuffix("-3d"), "matmul")
+        tried = (kind, kind.partition("-")[0], "matmul")
         surface = next((found for name in tried if (found := self.compute.get((name, dtype)))), None)
         return surface.at(flops, moved) if surface is not None else None
 
@@ -307,8 +307,9 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
             limits.pop(dtype)
         for work in ("matmul", "bmm", "conv"):
             compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
-        if speed.kernel_share("conv-3d", family=family, dtype=dtype, release=release) is not None:
-            compute["conv-3d", dtype] = Surface([(1.0, 1.0, share("conv-3d", dtype) * best)])
+        for work in ("conv-3d", "conv-3x3", "conv-few"):
+            if speed.kernel_share(work, family=family, dtype=dtype, release=release) is not None:
+                compute[work, dtype] = Surface([(1.0, 1.0, share(work, dtype) * best)])
         # attention runs on the ALUs: in a kernel of PyTorch, or as batched matmuls of narrow heads
         compute["attention", dtype] = Surface(
             [(1.0, 1.0, share("attention-compute", dtype) * peak["float32"])]

@@ -111,10 +111,10 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         what: On MPS `"gemv"` (matmuls of few rows), `"attention"` (few queries against a long cache), `"stream"`,
-            `"index"`, `"sort"`, `"matmul"`, `"bmm"`, `"conv"`, `"conv-3d"`, `"conv-data"` and `"conv-weight"`
-            (gradients, as shares of what large matmuls reach), `"attention-compute"` (a share of the ALUs' float32
-            peak) and `"thin-linear"` (a share of what `"gemv"` reaches, for several rows of one token each);
-            elsewhere `"cuda-matmul"` and `"cuda-conv"`.
+            `"index"`, `"sort"`, `"matmul"`, `"bmm"`, `"conv"`, `"conv-3d"`, `"conv-3x3"` and `"conv-few"` (by shapes,
+            `grounds.share_of`), `"conv-data"` and `"conv-weight"` (gradients, as shares of what large matmuls reach),
+            `"attention-compute"` (a share of the ALUs' float32 peak) and `"thin-linear"` (a share of what `"gemv"`
+            reaches, for several rows of one token each); elsewhere `"cuda-matmul"` and `"cuda-conv"`.
         families: The Apple GPU families that the row covers; empty for all.
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
