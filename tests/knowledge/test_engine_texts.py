@@ -256,6 +256,60 @@ TEXTS += [
     ("CUDA error 35 at /go/src/x/llama.cpp/ggml/ggml-cuda.cu:4883: CUDA driver version is insufficient for CUDA runtime version", "ggml-built-for-cuda", Cause.CUDA_ONLY, "brew"),
 ]  # fmt: skip
 
+TEXTS += [
+    # https://github.com/vllm-project/vllm-metal/issues/16, 100 and 171
+    ("TypeError: init_batch_invariance() missing 1 required positional argument: 'attention_backend'", "vllm-metal-versions", Cause.INSTALL, "install.sh"),
+    ('  File "/Users/x/.venv-vllm-metal/lib/python3.12/site-packages/vllm_metal/v1/worker.py", line 5, in <module>\n    from vllm.v1.worker import Foo\nImportError: cannot import name \'Foo\' from \'vllm.v1.worker\' (/Users/x/vllm/v1/worker.py)', "vllm-metal-versions", Cause.INSTALL, "install.sh"),
+    ("ImportError: cannot import name 'MambaCache' from 'mlx_lm.models.cache' (/Users/x/lib/python3.12/site-packages/mlx_lm/models/cache.py)", "mlx-names-moved", Cause.INSTALL, "program itself first"),
+    ("    assert request.num_output_placeholders >= 0\nAssertionError", "vllm-placeholders", Cause.THIRD_PARTY, "--no-async-scheduling"),
+    # https://github.com/instructlab/instructlab/issues/1866
+    ("Failed to determine backend: Cannot determine which backend to use:", "instructlab-backend", Cause.THIRD_PARTY, "--model-path"),
+    # https://github.com/PromtEngineer/localGPT/issues/145
+    ("NameError: name 'autogptq_cuda_256' is not defined", "cuda-extension-undefined", Cause.CUDA_ONLY, "GGUF"),
+    ("NameError: name 'flash_attn_func' is not defined", "cuda-extension-undefined", Cause.CUDA_ONLY, "sdpa"),
+    ("NameError: name 'triton' is not defined", "cuda-extension-undefined", Cause.CUDA_ONLY, "without it"),
+    ("NameError: name 'init_empty_weights' is not defined", "optional-package-undefined", Cause.INSTALL, "accelerate"),
+    ("NameError: name 'bnb' is not defined", "optional-package-undefined", Cause.INSTALL, "bitsandbytes>=0.49"),
+    ('  File "/Users/x/lib/python3.12/site-packages/transformers/integrations/accelerate.py", line 61, in <module>\n    ) -> nn.Module:\nNameError: name \'nn\' is not defined', "torch-disabled-in-library", Cause.INSTALL, "pip install -U torch"),
+    # https://github.com/oobabooga/textgen/issues/3328
+    ("2023-07-27 01:41:37 WARNING:Exllama module failed to load. Will attempt to load from repositories.", "exllama-absent", Cause.CUDA_ONLY, "llama.cpp"),
+    # llama_cpp/llama.py
+    ('RuntimeWarning: Detected duplicate leading "<|begin_of_text|>" in prompt, this will likely reduce response quality, consider removing it...', "start-token-twice", Cause.THIRD_PARTY, "add_bos=False"),
+    # https://github.com/h2oai/h2ogpt/issues/572
+    ('GGML_ASSERT: /T/llama-cpp-python_7/vendor/llama.cpp/ggml-metal.m:795: false && "not implemented"', "ggml-op-missing", Cause.MISSING_OP, "n_gpu_layers=0"),
+    # https://github.com/h2oai/h2ogpt/issues/94
+    ("dlopen(/opt/homebrew/lib/python3.11/site-packages/bitsandbytes/libbitsandbytes_cpu.so, 0x0006): tried: '/x/libbitsandbytes_cpu.so' (not a mach-o file)", "bitsandbytes-foreign-library", Cause.INSTALL, "bitsandbytes>=0.49"),
+    # https://github.com/ollama/ollama/issues/11827 and 2753
+    ("Error: 500 Internal Server Error: unable to load model: /Users/c/.ollama/models/blobs/sha256-c27536640e410032865dc68781d80a08b98f8db5e93575919af8ccc0568aeb4f", "ollama-blob-unreadable", Cause.THIRD_PARTY, "server.log"),
+    ("Error: error loading model /Users/b/.ollama/models/blobs/sha256:59bb50d8116b6a1f", "ollama-blob-unreadable", Cause.THIRD_PARTY, "Update Ollama"),
+    # https://github.com/ollama/ollama/issues/460
+    ("ValueError: Ollama call failed with status code 400. Details: stat /Users/x/.ollama/models/manifests/registry.ollama.ai/library/llama2/13b: no such file or directory", "ollama-manifest-absent", Cause.THIRD_PARTY, "ollama pull"),
+    # https://github.com/techjarves/Portable-AI-USB/issues/58
+    ("serve command not supported, use ollama", "ollama-app-binary", Cause.THIRD_PARTY, "Contents/Resources/ollama"),
+    # https://github.com/ollama/ollama/issues/13054 and 2914
+    ('Error: do embedding request: Post "http://127.0.0.1:61135/embedding": EOF', "ollama-answer-broken-off", Cause.THIRD_PARTY, "shorter"),
+    ('Error: Post "http://127.0.0.1:11434/api/chat": EOF', "ollama-answer-broken-off", Cause.THIRD_PARTY, "server.log"),
+    # https://github.com/tobi/qmd/issues/489
+    ("ggml_metal_init: error: failed to create command queue\nggml_backend_metal_device_init_backend: error: failed to allocate context", "ggml-no-command-queue", Cause.NOT_AVAILABLE, "outside a sandbox"),
+    # https://github.com/ggml-org/llama.cpp/issues/5236
+    ("ggml_backend_metal_buffer_from_ptr: error: failed to allocate buffer, size =     0.00 MiB\nllama_model_load: error loading model: failed to allocate buffer\nllama_load_model_from_file: failed to load model", "ggml-empty-buffer", Cause.THIRD_PARTY, "--no-mmap"),
+    # https://github.com/abetlen/llama-cpp-python/issues/52
+    ("AttributeError: dlsym(0x308a36490, llama_context_default_params): symbol not found", "llama-library-symbol", Cause.INSTALL, "llama-cpp-python"),
+    # https://github.com/chroma-core/chroma/issues/2555
+    ("[E:onnxruntime:, sequential_executor.cc:516 ExecuteKernel] Non-zero status code returned while running CoreML_2809954737722992935_1 node. Name:'CoreMLExecutionProvider_CoreML_1' Status Message: Error executing model: Error computing NN outputs.", "onnx-coreml-run", Cause.THIRD_PARTY, "CPUExecutionProvider"),
+    # https://github.com/Gourieff/sd-webui-reactor/issues/177
+    ("ImportError: Unable to import dependency onnxruntime.", "onnxruntime-not-imported", Cause.INSTALL, "pip install onnxruntime"),
+    # diffusers/models/modeling_utils.py
+    ("Cannot initialize model with low cpu memory usage because `accelerate` was not found in the environment.", "accelerate-absent-note", Cause.INSTALL, "pip install accelerate"),
+    # https://github.com/h2oai/h2ogpt/issues/840
+    ("Fatal Python error: Illegal instruction", "illegal-instruction-in-python", Cause.INSTALL, "arm64"),
+    # https://github.com/exo-explore/exo/issues/2156, 1554, 1726 and 1458
+    ("ImportError: libmlx.so: cannot open shared object file: No such file or directory", "mlx-on-linux", Cause.INSTALL, "mlx[cpu]"),
+    ("Failed to build `mlx @ git+https://github.com/x/mlx.git@148419`\n  ├─▶ The build backend returned an error\n  ╰─▶ Call to `setuptools.build_meta.build_wheel` failed (exit status: 1)", "mlx-built-from-repository", Cause.INSTALL, "MetalToolchain"),
+    ("error: 'builtins.head' called on an empty list", "exo-flake", Cause.THIRD_PARTY, "uv run exo"),
+    ("Exception: EXC_CRASH / SIGABRT (Abort trap: 6)\n  [libmlx.dylib] mlx::core::gpu::check_error(MTL::CommandBuffer*)", "mlx-check-error-crash", Cause.COMMAND_BUFFER, "smaller model"),
+]  # fmt: skip
+
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
 CLASSES = [
     ("ImportError: Liger is required to use `use_liger_kernel` as the GRPO loss. Run `pip install liger-kernel`.", "cuda-package-by-pip", "liger-kernel"),
@@ -271,6 +325,8 @@ CLASSES = [
     ("ImportError: Please pip install rarfile", "package-by-pip", "rarfile"),
     ("ImportError: The required package 'scipy' is not installed. Please install it to continue.", "package-stated-missing", "scipy"),
     ("ImportError: Megatron is not installed. please build it from source.", "package-stated-missing", "Megatron"),
+    # https://github.com/RunanywhereAI/wally/issues/14
+    ("  MetalRT requires Apple M3 or later.\n  Your Mac uses an M1/M2 chip which doesn't support Metal 3.1 shaders.\n  Please use llama.cpp instead: rcli engine llamacpp", "newer-apple-chip", ""),
 ]  # fmt: skip
 
 
@@ -302,6 +358,9 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "2024-01-01 failed to find user",
         "ValueError: requires n >= 3 samples",
         "AttributeError: 'NoneType' object has no attribute 'lower'",
+        "NameError: name 'x' is not defined",
+        "NameError: name 'torch' is not defined",
+        'Get "https://example.com/api/v2/load": EOF',
         "TypeError: unsupported dtype object for op sort_values",
         "The gas giants burn triton",
         "TypeError: Ampere() takes no arguments",
