@@ -308,6 +308,18 @@ TEXTS += [
     ("Failed to build `mlx @ git+https://github.com/x/mlx.git@148419`\n  ├─▶ The build backend returned an error\n  ╰─▶ Call to `setuptools.build_meta.build_wheel` failed (exit status: 1)", "mlx-built-from-repository", Cause.INSTALL, "MetalToolchain"),
     ("error: 'builtins.head' called on an empty list", "exo-flake", Cause.THIRD_PARTY, "uv run exo"),
     ("Exception: EXC_CRASH / SIGABRT (Abort trap: 6)\n  [libmlx.dylib] mlx::core::gpu::check_error(MTL::CommandBuffer*)", "mlx-check-error-crash", Cause.COMMAND_BUFFER, "smaller model"),
+    # https://github.com/LostRuins/koboldcpp/issues/2276 and https://github.com/ggml-org/whisper.cpp/issues/1314
+    ("ggml/src/ggml-metal/ggml-metal-ops.cpp:203: unsupported op", "ggml-op-missing", Cause.MISSING_OP, "-ngl 0"),
+    ('GGML_ASSERT(false && "MUL MAT-MAT not implemented");', "ggml-op-missing", Cause.MISSING_OP, "Update"),
+    # https://github.com/microsoft/mattergen/issues/174 and https://github.com/instructlab/instructlab/issues/1180
+    ("  client error (Connect)\n  invalid peer certificate: UnknownIssuer", "ssl-certificates", Cause.INSTALL, "UV_SYSTEM_CERTS"),
+    ("(MaxRetryError(\"HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded with url: /api/models/x (Caused by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate (_ssl.c:1006)')))\")", "ssl-certificates", Cause.INSTALL, "certifi"),
+    # transformers and TRL: names of arguments before and after
+    ("TypeError: TrainingArguments.__init__() got an unexpected keyword argument 'evaluation_strategy'", "hf-argument-renamed", Cause.ARGUMENTS, "eval_strategy"),
+    ("TypeError: Trainer.__init__() got an unexpected keyword argument 'tokenizer'", "hf-argument-renamed", Cause.ARGUMENTS, "processing_class"),
+    ("TypeError: SFTTrainer.__init__() got an unexpected keyword argument 'max_seq_length'", "hf-argument-renamed", Cause.ARGUMENTS, "SFTConfig"),
+    ("FutureWarning: 'cached_download' is the legacy way to download files from the HF hub, please consider upgrading to 'hf_hub_download'", "hf-notes", Cause.THIRD_PARTY, "Nothing must be done"),
+    ("Xet Storage is enabled for this repo, but the 'hf_xet' package is not installed. Falling back to regular HTTP download.", "hf-notes", Cause.THIRD_PARTY, "pip install hf_xet"),
 ]  # fmt: skip
 
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
