@@ -178,6 +178,8 @@ TEXTS = [
     ("||PaMacCore (AUHAL)|| Error on line 1316: err='-66748', msg=Unknown Error", "portaudio-too-old", "older than macOS 11", "sounddevice"),
     ("The operation couldn\u2019t be completed. (OSStatus error 561145187.)", "coreaudio-permission-code", "recording", "Microphone"),
     ("  libjaccl.dylib    jaccl::SharedBuffer::register_to_protection_domain(ibv_pd*)\n  libjaccl.dylib    jaccl::MeshGroup::allocate_buffers()", "jaccl-crash", "no RDMA device", "ring"),
+    ("frame #4: 0x00000001a4b2f8f8 Metal`MTLReportFailure.cold.1 + 48\n    frame #12: 0x0000000232dcb3c4 MetalPerformanceShadersGraph`GPU::MatrixInverseOpHandler::encodeNDArrayOp(GPU::EncodeDescriptor*, NSArray*) + 1680", "mpsgraph-inverse-crash", "inverse of a large matrix", "on the CPU"),
+    ("8 MetalPerformanceShadersGraph  \t       0x232dcb3c4 GPU::StridedSliceOpHandler::encodeNDArrayOp(GPU::EncodeDescriptor*, NSArray*) + 1680", "mpsgraph-op-of-frames", "before OpHandler", "failed assertion"),
     ("Crashed Thread:        9  Dispatch queue: com.apple.coreml.MLE5ProgramLibrary.lazyInitQueue\n\nException Type:        EXC_CRASH (SIGABRT)", "crash-in-queue", "Core ML", "CPU_AND_GPU"),
     ('"termination" : {"code":4,"flags":518,"namespace":"DYLD","indicator":"Symbol missing"', "crash-report-symbol-missing", "newer", "/usr/lib"),
     ('"exception" : {"codes":"0x0, 0x0","rawCodes":[0,0],"type":"EXC_BAD_ACCESS","signal":"SIGSEGV"}', "crash-report-file", "bad memory access", "triggered"),
