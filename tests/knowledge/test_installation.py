@@ -331,10 +331,86 @@ TEXTS = [
         "libavcodec.61 belongs to FFmpeg 7",
         "install it again",
     ),
+    (
+        G + "deezer/spleeter/issues/607",
+        "arch: posix_spawnp: pip: Bad CPU type in executable",
+        "bad-cpu-type",
+        "the other architecture",
+        "arch -x86_64 starts only what has an Intel half",
+    ),
+    (
+        G + "isl-org/Open3D/issues/5607",
+        "ImportError: dlopen(/opt/homebrew/x/lib/python3.9/site-packages/open3d/cpu/pybind.cpython-39-darwin.so, 0x0002): symbol not "
+        "found in flat namespace '_quadmath_snprintf'",
+        "flat-namespace-symbol",
+        "GNU Fortran's runtime",
+        "a newer release of open3d",
+    ),
+    (
+        G + "isl-org/Open3D/issues/5655",
+        "ImportError: dlopen(/x/site-packages/open3d/cpu/pybind.cpython-37m-darwin.so, 0x0002): Library not loaded: "
+        "'/usr/local/opt/libomp/lib/libomp.dylib'\n  Referenced from: '/x/site-packages/open3d/cpu/pybind.cpython-37m-darwin.so'",
+        "homebrew-library-gone",
+        "a library of Homebrew",
+        "brew install libomp",
+    ),
+    (
+        G + "StructuredLabs/preswald/issues/143",
+        "• Installing psycopg2-binary (2.9.10): Failed\n\n  ChefBuildError\n\n  Backend subprocess exited when trying to invoke "
+        "get_requires_for_build_wheel",
+        "pip-build-step",
+        "no wheel of psycopg2-binary",
+        "--only-binary :all: psycopg2-binary",
+    ),
+    (
+        G + "pyenv/pyenv/issues/1737",
+        "BUILD FAILED (OS X 12.1 using python-build 20180424)",
+        "python-build-failed",
+        "pyenv itself is old",
+        "brew upgrade pyenv",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
+    (
+        G + "deepinsight/insightface/issues/2682",
+        "Skip /Users/r/ComfyUI/custom_nodes/insightface module for custom nodes due to the lack of NODE_CLASS_MAPPINGS.",
+        "comfyui-notes",
+        "that folder in custom_nodes is no node",
+        "move it out of custom_nodes",
+    ),
+    (
+        G + "deezer/spleeter/issues/607",
+        "2022-11-23 11:55:30.302187: F tensorflow/c/experimental/stream_executor/stream_executor.cc:823] Non-OK-status: "
+        "stream_executor::MultiPlatformManager::RegisterPlatform( std::move(cplatform)) status: INTERNAL: platform is already "
+        'registered with name: "METAL"',
+        "tensorflow-metal-twice",
+        "loaded twice",
+        "pip uninstall tensorflow",
+    ),
+    (
+        G + "keras-team/keras/issues/18436",
+        "2022-09-23 14:43:43.435382: W tensorflow/core/common_runtime/forward_type_inference.cc:332] Type inference failed. This "
+        "indicates an invalid graph that escaped type checking.",
+        "tensorflow-metal-notes",
+        "Nothing is wrong by them",
+        "Nothing must be done",
+    ),
+    (
+        G + "RVC-Project/Retrieval-based-Voice-Conversion-WebUI/issues/2676",
+        "Command '['pip', 'install', '--upgrade', 'fairseq']' returned non-zero exit status 1.",
+        "child-process-failed",
+        "in its own output above",
+        "run that command by itself",
+    ),
+    (
+        G + "facebookresearch/pytorch3d/issues/1348",
+        "ModuleNotFoundError: No module named 'pytorch3d'",
+        "compiled-package-incomplete",
+        "pytorch3d",
+        "git+https://github.com/facebookresearch/pytorch3d.git",
+    ),
     (
         G + "PaddlePaddle/PaddleOCR/issues/16249",
         "No stack trace in paddle, may be caused by external reasons.\n\nFatalError: `Segmentation fault` is detected by the "

@@ -55,6 +55,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     library: tuple[_Named, ...]
     header: tuple[_Named, ...]
     conda: dict[str, str]
+    source: dict[str, str]
     distribution: dict[str, str]
     build: dict[str, str]
 
@@ -73,6 +74,9 @@ def advice(message: str, values: Mapping[str, str], means: str, fix: str) -> Adv
         means: The meaning in the data file.
         fix: The fix in the data file.
     """
+    # each alternative of a pattern needs a name of its own: package, package2 ...
+    named = next((values[name] for name in sorted(values) if name.startswith("package") and values[name]), "")
+    values = {**values, "package": named} if named else values
     made = _MADE[message](values) if message in _MADE else None
     said, done = made or (means, fix)
     said = _filled(said, values)
@@ -352,6 +356,14 @@ def _not_in_conda(values: Mapping[str, str]) -> Advice | None:
     )
 
 
+def _from_source(values: Mapping[str, str]) -> Advice | None:
+    top = values.get("module", "").partition(".")[0]
+    how = _data().source.get(top)
+    if how is None:
+        return None
+    return f"{top} (or its compiled part) is not in the Python that runs the program.", f"{how}."
+
+
 def _build_needs(values: Mapping[str, str]) -> Advice | None:
     """Name the formulae of Homebrew that a package's build needs, where they are known."""
     package = _name(values.get("package", ""))
@@ -411,6 +423,7 @@ _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "library-not-loaded": _missing_library,
     "python-out-of-range": _python_range,
     "uv-wheel-tags": _wheel_tags,
+    "compiled-package-incomplete": _from_source,
     "conda-package-named": _not_in_conda,
     "header-missing": _header,
     "header-without-ending": _header,

@@ -173,6 +173,8 @@ def run_by(function: str) -> tuple[str, ...]:
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _BOX = re.compile(r"[\u2500-\u259f\u2800-\u28ff]")
 _QUOTE_MARK = re.compile(r"^[ \t]*(?:(?:>|\|)[ \t]?)+", re.MULTILINE)
+#: The loader of macOS 12 puts paths between quote marks; older and newer ones do not.
+_QUOTED_PATH = re.compile(r"((?:Library not loaded|Referenced from|Expected in): )'([^'\n]+)'")
 _PYTEST_MARK = re.compile(r"^E {2,}", re.MULTILINE)
 _PLAIN_CHARACTERS = str.maketrans(
     {
@@ -256,6 +258,7 @@ def plain(text: str) -> str:
         text = html.unescape(text)
     text = _BOX.sub(" ", text)
     text = _QUOTE_MARK.sub("", text)
+    text = _QUOTED_PATH.sub(r"\1\2", text)
     return _PYTEST_MARK.sub("", text)
 
 
