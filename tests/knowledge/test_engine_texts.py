@@ -320,6 +320,17 @@ TEXTS += [
     ("TypeError: SFTTrainer.__init__() got an unexpected keyword argument 'max_seq_length'", "hf-argument-renamed", Cause.ARGUMENTS, "SFTConfig"),
     ("FutureWarning: 'cached_download' is the legacy way to download files from the HF hub, please consider upgrading to 'hf_hub_download'", "hf-notes", Cause.THIRD_PARTY, "Nothing must be done"),
     ("Xet Storage is enabled for this repo, but the 'hf_xet' package is not installed. Falling back to regular HTTP download.", "hf-notes", Cause.THIRD_PARTY, "pip install hf_xet"),
+    # Unsloth, axolotl, Xinference, SGLang, torchao, vllm-metal, langchain_community and AutoRound (their sources)
+    ("Pinning the speculative drafter to CPU: this Mac's Metal device is virtualised.", "metal-virtualised", Cause.NOT_AVAILABLE, "outside the virtual machine"),
+    ("MLX self-heal failed (staying chat-only): timeout", "unsloth-mlx-stack", Cause.INSTALL, "unsloth studio update"),
+    ("SystemError: No CUDA/mps/npu device found", "no-accelerator-found", Cause.NOT_AVAILABLE, "arm64"),
+    ("RuntimeError: The installed mlx-vlm does not read video.", "mlx-package-too-old", Cause.INSTALL, "Update the program"),
+    ("RuntimeError: Cannot create MLX KV cache. Ensure mlx-lm version >= 0.20.0", "mlx-package-too-old", Cause.INSTALL, "mlx-lm"),
+    ("AssertionError: Tried to initialize mlx for a single node instance", "mlx-distributed-alone", Cause.THIRD_PARTY, "mlx.launch"),
+    ("RuntimeError: linear:afpwx quantization can only run on mps device!", "mps-only-quantiser", Cause.ARGUMENTS, "device='mps'"),
+    ("RuntimeError: Metal frame capture requires MTL_CAPTURE_ENABLED=1 in the process environment.", "metal-capture-off", Cause.ARGUMENTS, "MTL_CAPTURE_ENABLED=1"),
+    ("ValueError: vLLM backend is not supported on macOS.", "langchain-on-mac", Cause.CUDA_ONLY, "ChatOllama"),
+    ("MPS detected. Using CPU by default to avoid potential memory issues. Set --device_map=mps to force MPS usage.", "autoround-mps-note", Cause.THIRD_PARTY, "--device_map=mps"),
 ]  # fmt: skip
 
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
@@ -339,6 +350,9 @@ CLASSES = [
     ("ImportError: Megatron is not installed. please build it from source.", "package-stated-missing", "Megatron"),
     # https://github.com/RunanywhereAI/wally/issues/14
     ("  MetalRT requires Apple M3 or later.\n  Your Mac uses an M1/M2 chip which doesn't support Metal 3.1 shaders.\n  Please use llama.cpp instead: rcli engine llamacpp", "newer-apple-chip", ""),
+    ("[service_generate] MLX diffusion failed (shape); falling back to PyTorch.", "mlx-falls-back", "PyTorch"),
+    ("ValueError: ControlNet is not supported on the MLX engine.", "program-on-mlx-refuses", ""),
+    ("RuntimeError: MLX OCR engine only works on Apple silicon Macs.", "program-on-mlx-refuses", ""),
 ]  # fmt: skip
 
 
@@ -372,6 +386,7 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "AttributeError: 'NoneType' object has no attribute 'lower'",
         "NameError: name 'x' is not defined",
         "NameError: name 'torch' is not defined",
+        "mlx-lm version: 0.31.0",
         'Get "https://example.com/api/v2/load": EOF',
         "TypeError: unsupported dtype object for op sort_values",
         "The gas giants burn triton",
