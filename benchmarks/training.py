@@ -34,6 +34,8 @@ from mpsprobe.models.training import TrainingAdapter, TrainingPlan
 from zoo import Case
 
 MEASURED = Path(__file__).parent / "measured" / "training_h200.jsonl"
+#: How much slower the host was in the session in which they were measured than in those since (`speed.toml`).
+_SLOWER = 1.2
 #: Cases of the zoo by name, with the ways in which each is trained.
 _TRAINED: dict[str, tuple[str, ...]] = {
     "qwen3 0.6B": ("full", "lora"),
@@ -118,7 +120,7 @@ def predicted(case: Case, way: str) -> tuple[int, float]:
     Raises:
         RuntimeError: The case cannot be trained.
     """
-    from mpsprobe.forecast.machine import of_gpu
+    from mpsprobe.forecast.machine import HostTimes, of_gpu
     from mpsprobe.forecast.timing import Work, timing
     from mpsprobe.forecast.trace import stages
     from mpsprobe.knowledge import speed
@@ -129,9 +131,11 @@ def predicted(case: Case, way: str) -> tuple[int, float]:
     found = observe(WeightlessTarget(case.name, adapter, case.dtype), Mac("2.13", memory_gb=512))
     if found.stopped:
         raise RuntimeError(found.stopped)
-    gpu = speed.find_gpu("h200")
+    gpu, row = speed.find_gpu("h200"), speed.host_cost("cuda")
     assert gpu is not None
-    span = timing(Work.of(found.trace, stages(found.trace)), of_gpu(gpu)).per_sample
+    assert row is not None
+    machine = dataclasses.replace(of_gpu(gpu), lists=False, host=HostTimes.of(row, _SLOWER))
+    span = timing(Work.of(found.trace, stages(found.trace)), machine).per_sample
     assert span is not None
     assert span.expected is not None
     return int(found.trace.peak), span.expected

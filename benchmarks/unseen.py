@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ from zoo import Case
 
 HERE = Path(__file__).parent / "measured"
 FIRST, MEASURED = HERE / "h200_unseen_first.jsonl", HERE / "h200_unseen.jsonl"
+#: The sets of `zoo_unseen.jsonl`: forecast before anything was corrected, and after.
+SETS = ("unseen", "last")
 _RELEASE = "2.13"
+_TITLES = {"unseen": "models unseen until then", "last": "models unseen after the corrections"}
 #: Models of at most this many bytes stay on the GPU between rounds.
-_KEPT = 9 << 30
+_KEPT = 4 << 30
 
 
 def machines(lines: list[dict[str, Any]]) -> list[tuple[str, Machine]]:
@@ -47,9 +51,10 @@ def machines(lines: list[dict[str, Any]]) -> list[tuple[str, Machine]]:
     from mpsprobe.forecast import calibration
 
     found = [("by its specification", _specified())]
+    earlier: Calibration | None = None
     for row in lines:
         if "calibration" in row:
-            one = msgspec.convert(row["calibration"], Calibration)
+            one = earlier = calibration.beside(msgspec.convert(row["calibration"], Calibration), earlier)
             title = f"calibrated {row['when']} the models, steady within {one.unsteady:.2f}"
             found.append((title, calibration.machine(one)))
     return found
@@ -61,14 +66,14 @@ def _specified() -> Machine:
     return of_gpu(gpu)
 
 
-def first(file: Path, only: list[str], cache: Path | None) -> None:
+def first(file: Path, models: list[Case], cache: Path | None) -> None:
     """Write the forecast of each model by specification, with the commit whose constants made it."""
     machine = _specified()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     rows = []
-    for case in chosen(only):
+    for case in models:
         begun = time.perf_counter()
         try:
             row = forecast._row(
@@ -78,19 +83,18 @@ def first(file: Path, only: list[str], cache: Path | None) -> None:
             sys.stderr.write(f"{case.name}: {type(problem).__name__}: {problem}\n")
             continue
         told = {key: float(f"{getattr(row, key):.4g}") for key in ("expected", "low", "high")}
-        rows.append({"name": case.name, "commit": commit, **told, "bound": row.bound})
+        rows.append({"name": case.name, "set": case.set, "commit": commit, **told, "bound": row.bound})
         sys.stderr.write(f"{rows[-1]} {time.perf_counter() - begun:.0f} s\n")
         file.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
 
 
-def chosen(only: list[str]) -> list[Case]:
-    """Return the unseen cases whose name begins with one of `only`, or all."""
-    return [
-        case for case in zoo.cases("unseen") if not only or any(case.name.startswith(one) for one in only)
-    ]
+def chosen(only: list[str], which: Iterable[str]) -> list[Case]:
+    """Return the unseen cases of some sets whose name begins with one of `only`, or all."""
+    cases = [case for one in which for case in zoo.cases(one)]
+    return [case for case in cases if not only or any(case.name.startswith(one) for one in only)]
 
 
-def measure(file: Path, seconds: float, only: list[str]) -> None:
+def measure(file: Path, seconds: float, models: list[Case]) -> None:
     """Calibrate the GPU at hand, time the models in rounds until `seconds` are over, and calibrate once more.
 
     Each row is written as soon as it is known. The fastest time counts, as in `forecast.py`: other guests of the
@@ -124,7 +128,7 @@ def measure(file: Path, seconds: float, only: list[str]) -> None:
     calibrated("before")
     kept: dict[str, Callable[[], Any]] = {}
     for turn in range(4):
-        for case in chosen(only):
+        for case in models:
             if time.perf_counter() > until or "failed" in times.get(case.name, {}):
                 continue
             begun = time.perf_counter()
@@ -200,15 +204,22 @@ def timed(run: Callable[[], Any], real: Any, budget: float) -> float:
     return min(times[warm:])
 
 
-def tables(cache: Path | None, only: list[str]) -> None:
+def tables(cache: Path | None, models: list[Case]) -> None:
     """Print the first forecasts beside the measurements, then today's by specification and by each calibration."""
-    cases = {case.name: case for case in chosen(only)}
+    cases = {case.name: case for case in models}
     lines = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()[1:]]
     told = {row["name"]: row for row in map(json.loads, FIRST.read_text(encoding="utf-8").splitlines())}
     traces = {name: forecast.recorded(case, _RELEASE, cache) for name, case in cases.items()}
-    for session in sorted({line["session"] for line in lines}):
+    for session, which in product(sorted({line["session"] for line in lines}), SETS):
         mine = [line for line in lines if line["session"] == session]
-        measured = {line["name"]: line["seconds"] for line in mine if line.get("name") in cases}
+        names = [
+            line["name"]
+            for line in mine
+            if "seconds" in line and line["name"] in cases and cases[line["name"]].set == which
+        ]
+        measured = {line["name"]: line["seconds"] for line in mine if line.get("name") in names}
+        if not measured:
+            continue
         made = [
             forecast.Row(
                 name, cases[name].group, True, one["expected"], measured[name], one["low"], one["high"], ""
@@ -216,7 +227,7 @@ def tables(cache: Path | None, only: list[str]) -> None:
             for name, one in told.items()
             if name in measured
         ]
-        what = f"H200, unseen models, session {session}"
+        what = f"H200, session {session}, {_TITLES[which]}"
         forecast.show(f"{what}: the first forecasts, by its specification", made, details=False)
         for title, machine in machines(mine):
             rows = [
@@ -238,15 +249,18 @@ def main() -> None:
     )
     options.add_argument("--seconds", type=float, default=400, help="with --measure: the time for all rounds")
     options.add_argument("--only", nargs="*", default=[], help="rows whose name begins so")
+    options.add_argument(
+        "--set", nargs="*", default=SETS, choices=SETS, help="sets of models (default: both)"
+    )
     options.add_argument("--cache", type=Path, help="folder that keeps recordings between runs")
     told = options.parse_args()
     warnings.simplefilter("ignore")
     if told.first:
-        first(told.first, told.only, told.cache)
+        first(told.first, chosen(told.only, told.set), told.cache)
     elif told.measure:
-        measure(told.measure, told.seconds, told.only)
+        measure(told.measure, told.seconds, chosen(told.only, told.set))
     else:
-        tables(told.cache, told.only)
+        tables(told.cache, chosen(told.only, told.set))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Case:
         accumulate: The number of batches whose gradients accumulate before the optimiser steps.
         autocast: The dtype of an autocast region around the step; `""` for none.
         optimizer: The optimiser of a training step.
-        set: `"first"`, or `"unseen"` for models that were forecast before anybody had measured them.
+        set: `"first"`; `"unseen"` and `"last"` for models that were forecast before anybody had measured them.
     """
 
     name: str

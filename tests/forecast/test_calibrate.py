@@ -131,6 +131,19 @@ def test_a_host_that_drifts_is_noticed_and_the_range_is_wider() -> None:
     assert drifting.notes == [remark(1.65)]
 
 
+def test_a_host_slower_than_calibrated_before_is_unsteady() -> None:
+    """A whole calibration on a slow host has rounds that agree: only an earlier one shows it."""
+    fast = _calibration(unsteady=1.02)
+    slow = msgspec.structs.replace(
+        fast, host_seconds={kind: 1.5 * cost for kind, cost in fast.host_seconds.items()}
+    )
+    assert calibrations.beside(slow, fast).unsteady == pytest.approx(1.5)
+    # the other way round the slow one was disturbed, and calibrating again is what its remark advised
+    assert calibrations.beside(fast, slow) == fast
+    assert calibrations.beside(slow, None) == slow
+    assert calibrations.beside(slow, msgspec.structs.replace(fast, torch="2.0")) == slow
+
+
 def test_one_disturbed_round_of_five_is_no_drift() -> None:
     rounds = TimedRounds({"a": lambda: 1.0}, [[1.0], [1.02], [3.0], [1.01], [1.0]])
     assert rounds.unsteady() == pytest.approx(1.02)

@@ -9,7 +9,7 @@ import pytest
 
 from mpsprobe.forecast.grounds import share_of, unmeasured_kind
 from mpsprobe.forecast.kinds import ConvShape, convolution_of
-from mpsprobe.forecast.machine import of_mac
+from mpsprobe.forecast.machine import of_gpu, of_mac
 from mpsprobe.forecast.timing import Work, timing
 from mpsprobe.forecast.trace import WAIT, Trace, stages
 from mpsprobe.knowledge import speed
@@ -92,6 +92,22 @@ def test_a_3d_convolution_by_mpsgraph_takes_three_times_as_long() -> None:
     assert share_of(use) == "conv-3d"
     graph, metal = (_seconds("m4-max-40c-64", release, use) for release in ("2.13", "2.14"))
     assert 1.2 < graph / metal < 4
+
+
+def test_few_groups_of_a_wide_kernel_are_slow_on_cuda() -> None:
+    """HuBERT-large, 10 s: 16 kernels of 4.4 ms in all on an H200, by torch.profiler."""
+    x, weight = _tensor(1, 1024, 1, 499), _tensor(1024, 64, 1, 128)
+    use = _use("aten::_mps_convolution", [x, weight], x, groups=16, dilation=[1, 1], stride=[1, 1])
+    assert share_of(use) == "conv-groups"
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    assert 8.39e9 / (of_gpu(gpu).rate("conv-groups", "float32", 8.39e9, 1e7) or 1) == pytest.approx(
+        4.4e-3, rel=0.2
+    )
+    mac = of_mac(named("m4-max-40c-64", "15.5"), "2.13")
+    assert mac.rate("conv-groups", "float32", 1e9, 1e6) == mac.rate("conv", "float32", 1e9, 1e6)
+    alone = _use("aten::_mps_convolution", [x, _tensor(1024, 1, 1, 31)], x, groups=1024, dilation=[1, 1])
+    assert not share_of(alone)
 
 
 def _backward(shape: tuple[int, ...], wanted: str) -> OpUse:

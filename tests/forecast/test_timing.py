@@ -279,6 +279,15 @@ def test_ops_called_from_cpp_cost_less() -> None:
     told = timing(_run([line], [OPTIMIZER, *[0] * 100, OPTIMIZER]), machine).per_sample
     assert told is not None
     assert told.expected == pytest.approx(100 * 1e-5, rel=0.01)
+    # on CUDA it works on lists of tensors, as the default of torch.optim (`_default_to_fused_or_foreach`) has it
+    lists = dataclasses.replace(machine, lists=True)
+    told = timing(_run([line], [OPTIMIZER, *[0] * 100, OPTIMIZER, 0]), lists).per_sample
+    assert told is not None
+    assert told.expected == pytest.approx(100 * 1e-6 + 1e-5, rel=0.01)
+    gpu = speed.find_gpu("h100")
+    assert gpu is not None
+    assert of_gpu(gpu).lists
+    assert not of_mac(named("m4-max-64")).lists
 
 
 def test_an_optimizer_before_2_7_costs_what_was_published() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from mpsprobe import mac
 from mpsprobe.cli.sink import Sink, pass_sink
 from mpsprobe.device.installed import torch_facts
-from mpsprobe.errors import TargetError
+from mpsprobe.errors import DataError, TargetError
 from mpsprobe.knowledge import chips
 from mpsprobe.knowledge.environment import check_variables
 from mpsprobe.knowledge.variables import Problem
@@ -204,7 +205,7 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
 
     from mpsprobe.device.real import real_device
     from mpsprobe.forecast.calibrate import calibrate as measure
-    from mpsprobe.forecast.calibration import default_file
+    from mpsprobe.forecast.calibration import beside, default_file, read
     from mpsprobe.forecast.clock import remark
 
     there = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available(), "cpu": True}
@@ -213,8 +214,11 @@ def calibrate(sink: Sink, device: str, output: Path | None) -> None:
     if not there[device]:
         raise TargetError(f"torch {torch.__version__} finds no {device} here.", "mpsprobe doctor says why.")
     sink.remark(f"measuring {device}")
-    calibration = measure(real_device(device), lambda what: sink.remark(f"  {what}"))
     file = output or default_file(device)
+    before = None
+    with contextlib.suppress(DataError):  # there is none, or it is of another version
+        before = read(file)
+    calibration = beside(measure(real_device(device), lambda what: sink.remark(f"  {what}")), before)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(calibration)) + b"\n")

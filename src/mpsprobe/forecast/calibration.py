@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -99,6 +100,24 @@ def read(file: Path) -> Calibration:
     return calibration
 
 
+def beside(calibration: Calibration, before: Calibration | None) -> Calibration:
+    """Return a calibration that counts as unsteady by how much slower its host was than in the one before it.
+
+    A shared machine can be slow for minutes, from the first round of a calibration to the last, which these do not
+    show. Only an earlier calibration of the same device and releases is compared.
+    """
+    if before is None or any(
+        getattr(before, name) != getattr(calibration, name) for name in ("device", "name", "torch", "python")
+    ):
+        return calibration
+    earlier = before.host_seconds
+    ratios = [
+        cost / earlier[kind] for kind, cost in calibration.host_seconds.items() if earlier.get(kind) and cost
+    ]
+    slower = statistics.median(ratios) if ratios else 1.0
+    return msgspec.structs.replace(calibration, unsteady=max(calibration.unsteady, slower))
+
+
 def machines(file: Path | None) -> list[Machine]:
     """Return the calibrated devices: that of `file`, or for None those whose default files are readable.
 
@@ -153,6 +172,7 @@ def machine(calibration: Calibration) -> Machine:
     if row is not None:
         published = of_gpu(row)
         peak, peaks, bandwidth = {**peak, **published.peak}, published.peaks, published.bandwidth
+        compute |= {key: found for key, found in published.compute.items() if key[0] == "conv-groups"}
     from mpsprobe.forecast.clock import (
         STILL,
         remark,
@@ -178,6 +198,7 @@ def machine(calibration: Calibration) -> Machine:
         norms=speed.norm_kernel(release) if release else None,
         copy=calibration.copy_bandwidth,
         queued=calibration.device != "cpu",
+        lists=calibration.device == "cuda",
         holds_scores=calibration.device == "mps",
         slack=max(1.0, calibration.unsteady / STILL),
         notes=[line] if (line := remark(calibration.unsteady)) else [],

@@ -192,6 +192,7 @@ def remark(unsteady: float) -> str:
     if unsteady <= STILL:
         return ""
     return (
-        f"The machine was not still: the same work took up to {unsteady:.1f} times as long in one round as in another. "
+        f"The machine was not still: the same work took up to {unsteady:.1f} times as long in one round as in another, "
+        "or as in the calibration before. "
         "The ranges of forecasts are wider by that; close other programs and calibrate again."
     )

@@ -8,6 +8,8 @@ ops would take then, and the forecast names them.
 
 from __future__ import annotations
 
+import math
+
 from mpsprobe.forecast.kinds import kind_of
 from mpsprobe.run import OpUse, OpVerdict
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
@@ -44,6 +46,8 @@ _UNMEASURED = {
     "_weight_int": "products with packed weights",
     "_int_mm": "products with packed weights",
 }
+#: The taps from which on a kernel is wide.
+_WIDE = 16
 #: Batched products with a side of at most this, such as heads of attention in small windows, were not timed.
 _NARROW = 32
 
@@ -51,9 +55,13 @@ _NARROW = 32
 def share_of(use: OpUse) -> str:
     """Return the name of the share in `speed.toml` that a use has beside that of its kind; empty for most."""
     if kind_of(use.op) == "conv":
-        weight = use.inputs[1] if len(use.inputs) > 1 else None
-        if weight is not None and len(weight.shape) == 5:
+        weight = use.inputs[1].shape if len(use.inputs) > 1 else ()
+        if len(weight) == 5:
             return "conv-3d"
+        # a few groups of a wide kernel, such as the positions of HuBERT; each channel alone has kernels of its own
+        wide = math.prod(weight[2:]) >= _WIDE and weight[1:2] > (1,)
+        if wide and (use.scalars.get("groups") or 1) > 1:
+            return "conv-groups"
         return _flat_share(use)
     return _OWN_SHARE.get(base_name(use.op), "")
 

@@ -153,6 +153,7 @@ class Machine:
         passes: The reached bandwidth of ops with a share of their own (`grounds.share_of`).
         thin: The share of `weights` that a linear layer reaches on several rows of one token each, by dtype.
         release: The torch release whose kernels run, for the regimes of ops on MPS; `""` elsewhere.
+        lists: Whether optimisers work on lists of tensors, which torch.optim does by itself on CUDA and not on MPS.
         holds_scores: Whether attention writes its scores to memory, as PyTorch's kernel for MPS does; fused
             kernels do not.
         complete: Whether enough is known to expect a time; otherwise only the floor is known.
@@ -182,6 +183,7 @@ class Machine:
     weight_gradient: float = 0.0
     norms: NormKernel | None = None
     release: str = ""
+    lists: bool = False
     holds_scores: bool = True
     complete: bool = True
     slack: float = 1.0
@@ -367,6 +369,11 @@ def of_gpu(gpu: Gpu) -> Machine:
                 within = speed.kernel_share(f"cuda-{work}", family="", dtype=dtype, release="2.0")
                 share = within.share if within is not None else 1.0
                 compute[work, dtype] = Surface([(1.0, 1.0, share * reached.expected * rate)])
+    grouped = speed.kernel_share("cuda-conv-groups", family="", dtype="", release="2.0")
+    if grouped is not None and "float32" in peak:
+        compute |= {
+            ("conv-groups", dtype): Surface([(1.0, 1.0, grouped.share * peak["float32"])]) for dtype in peak
+        }
     bandwidth = gpu.bandwidth_gbs * 1e9
     reached = speed.reached("cuda", "bandwidth")
     row = speed.host_cost("cuda")
@@ -386,6 +393,7 @@ def of_gpu(gpu: Gpu) -> Machine:
         kernel=row.kernel * _US if row is not None else 0.0,
         copy=stream / 2,
         queued=True,
+        lists=True,
         holds_scores=False,
         complete=complete,
         peaks=peaks,

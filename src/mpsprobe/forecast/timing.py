@@ -350,7 +350,9 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
     """Return the seconds of each iteration of each stage, from the clocks of the host and of the device."""
     times, queued = machine.host, machine.queued
     wait, module, other = times.wait, times.module, times.op("stream")
-    seconds = [(cost.host, cost.device, cost.apart) for cost in costs]
+    plain = [(cost.host, cost.device, cost.apart) for cost in costs]
+    listed = _listed(work, machine) if machine.lists else plain
+    seconds = plain
     host = device = 0.0
     result = []
     for stage, orders in zip(work.stages, work.orders, strict=True):
@@ -375,7 +377,7 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
                     if queued:
                         host = max(host, device) + wait
                 elif p == OPTIMIZER:
-                    continue
+                    seconds = listed if seconds is plain else plain
                 else:
                     host += other
             turns.append(max(host, device) - begun)
@@ -383,6 +385,19 @@ def _turns(work: Work, costs: Sequence[_Cost], machine: Machine) -> list[list[fl
     if queued and (last := _last(work)) is not None and last != WAIT:
         result[-1][-1] += wait  # a sample ends when the host is notified
     return result
+
+
+def _listed(work: Work, machine: Machine) -> list[tuple[float, float, float]]:
+    """Return the costs of calls in an optimiser's step that works on lists of tensors (`Machine.lists`).
+
+    The bytes are those of a step that goes from tensor to tensor, as on MPS, but a few kernels move them, and each
+    tensor costs the host no more than an op that C++ calls.
+    """
+    fastest = max(machine.stream.rates)
+    return [
+        (min(machine.host.inner, machine.host.op(call.host)), moved / fastest, 0.0)
+        for call, moved in zip(work.calls, work.moved(machine), strict=True)
+    ]
 
 
 def _last(work: Work) -> int | None:

@@ -114,7 +114,8 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             `"index"`, `"sort"`, `"matmul"`, `"bmm"`, `"conv"`, `"conv-3d"`, `"conv-3x3"` and `"conv-few"` (by shapes,
             `grounds.share_of`), `"conv-data"` and `"conv-weight"` (gradients, as shares of what large matmuls reach),
             `"attention-compute"` (a share of the ALUs' float32 peak) and `"thin-linear"` (a share of what `"gemv"`
-            reaches, for several rows of one token each); elsewhere `"cuda-matmul"` and `"cuda-conv"`.
+            reaches, for several rows of one token each); elsewhere `"cuda-matmul"`, `"cuda-conv"` and
+            `"cuda-conv-groups"` (a share of float32's peak).
         families: The Apple GPU families that the row covers; empty for all.
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
