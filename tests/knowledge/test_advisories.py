@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 import torch
+from torch.nn import functional
 
 from mpsprobe import toml
 from mpsprobe.errors import DataError, UsageError
@@ -468,3 +469,21 @@ def test_smaller_workload_meets_it_from_the_threshold_on(advisory: Advisory, exa
     if advisory.id in later:
         threshold = later[advisory.id].later[0]
         assert threshold.now < threshold.needed
+
+
+def test_adaptive_max_pooling_is_wrong_where_its_windows_differ() -> None:
+    """MPS pools with one window and stride; the release's own formula, computed here, is right for some sizes."""
+    for size in range(2, 25):
+        image = torch.rand(1, 64, size, size)  # so many that a wrong window shows in one
+        for wanted in range(1, size + 1):
+            stride = size // wanted
+            uniform = functional.max_pool2d(image, size - (wanted - 1) * stride, stride)
+            use = OpUse(
+                op="aten::adaptive_max_pool2d",
+                inputs=[TensorMeta("float32", tuple(image.shape), image.stride())],
+                scalars={"output_size": [wanted, wanted]},
+            )
+            met = "adaptive-max-pool-indivisible-wrong" in {
+                match.advisory.id for match in advisories.match(use, "2.13.0")
+            }
+            assert met != torch.equal(uniform, functional.adaptive_max_pool2d(image, wanted)), (size, wanted)

@@ -19,7 +19,7 @@ from mpsprobe.knowledge._calls import ITEM_SIZE, LAYOUTS
 from mpsprobe.run import OpUse, TensorMeta
 
 Scalar = bool | int | float | str | None
-Relations = Literal["==", "!=", "<", ">", "not a multiple of"]
+Relations = Literal["==", "!=", "<", ">", "not a multiple of", "two or more over a multiple of"]
 
 #: The unit of a growing size: tokens of a prompt or cache, items of a batch, samples of a signal, pixels of a side.
 Growing = Literal["tokens", "items", "samples", "pixels", "channels"]
@@ -30,6 +30,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "<": lambda left, right: left < right,
     ">": lambda left, right: left > right,
     "not a multiple of": lambda left, right: right == 0 or left % right != 0,
+    "two or more over a multiple of": lambda left, right: right != 0 and left % right > 1,
 }
 
 
