@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mpsprobe import toml
-from mpsprobe.knowledge import speed
+from mpsprobe.knowledge import chips, speed
 
 _DATA = Path(__file__).parent / "data"
 _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
@@ -23,6 +23,8 @@ _WHOLE = 16
 _MIXTURE_LAYERS = 48
 #: The chip for which the cost of a layer is stated.
 _REFERENCE = "Apple M1 Max"
+#: The GPU family with matrix units.
+_MATRIX_UNITS = "apple10"
 
 
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +45,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         mixture_low: The lower bound for a mixture of experts.
         mixture_high: The upper bound for a mixture of experts.
         compute_share: The share of the ALUs' float32 peak that prompts and diffusion reach, from 0 to 1.
+        matrix_share: The same on chips with matrix units, which surpass that peak (M5 and later).
         bits: The stored bits of a weight, by the name of the quantisation.
         table: The web address of the engine's own published measurements.
         how: The commands that run a model with it.
@@ -59,6 +62,7 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mixture_low: float
     mixture_high: float
     compute_share: float
+    matrix_share: float
     bits: dict[str, float]
     table: str
     how: str
@@ -93,6 +97,17 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         scale = reference.score / here.score if here is not None and reference is not None else 1.0
         scale *= (self.ultra if chip.endswith("Ultra") else 1.0) * (self.hybrid if hybrid else 1.0)
         return reading * slower + layers * self.layer_ms * 1e-3 * scale
+
+    def compute(self, chip: str, peak: float) -> float:
+        """Return the expected rate of prompts and diffusion in FLOP/s.
+
+        Args:
+            chip: The chip as macOS writes it.
+            peak: The peak of its ALUs in float32, in FLOP/s.
+        """
+        found = chips.find(chip)
+        units = found is not None and found.family == _MATRIX_UNITS
+        return (self.matrix_share if units else self.compute_share) * peak
 
     def range(self, *, mixture: bool = False) -> tuple[float, float]:
         """Return the bounds of measured rate divided by expected rate, between which four in five points lie."""

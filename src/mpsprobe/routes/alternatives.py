@@ -17,6 +17,8 @@ from mpsprobe.run import Fit, Table, TimePart
 FITS = {Fit.COMFORTABLE: "fits easily", Fit.TIGHT: "tight", Fit.NO: "no", Fit.UNKNOWN: "unknown"}
 #: A model in which a token reads less than this share of the parameters is a mixture of experts.
 _MIXTURE = 0.6
+#: The bounds of measured seconds divided by expected ones of a diffusion's step: too few are published to hold any out.
+_DIFFUSION = (0.6, 1.6)
 #: The beginnings of model types most of whose layers keep a recurrent state.
 _HYBRIDS = ("qwen3_next", "qwen3_5", "qwen3_6", "qwen3_8")
 
@@ -95,8 +97,9 @@ def _speed(case: Case, engine: Engine, name: str, bits: float, needed: int, fit:
         return Speed(engine.name, name, needed, fit, "tokens/s", rate, low * rate, high * rate)
     step = next((part for part in time.parts if part.name.endswith(" step") and part.repeats > 1), None)
     if step is not None and step.flops and peak is not None and engine.name == "MLX":
-        each = step.flops / step.repeats / (engine.compute_share * peak)
-        return Speed(engine.name, name, needed, fit, "s/it", each, each / engine.high, each / engine.low)
+        each = step.flops / step.repeats / engine.compute(chip, peak)
+        low, high = _DIFFUSION
+        return Speed(engine.name, name, needed, fit, "s/it", each, low * each, high * each)
     return bare
 
 
