@@ -418,3 +418,25 @@ def test_code_that_a_fix_gives_computes_the_same_on_the_cpu() -> None:
     torch.testing.assert_close(linear(x.reshape(-1, 6), w, b).view(2, 3, 4, 5, 7), linear(x, w, b))
     z = torch.randn(3, dtype=torch.complex64)
     assert torch.equal(torch.conj_physical(z), z.conj().clone())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "failed assertion `sourceTensor rank must be 4'\nPyTorch version: 2.5.1",
+            "torch 2.5.1 is new enough already",
+        ),
+        ("failed assertion `sourceTensor rank must be 4'\nPyTorch version: 2.1.0", ""),
+        (
+            "TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1\nOS: macOS 15.1 (arm64)",
+            "torch 2.5.1 and macOS 15.1 are new enough already",
+        ),
+        ("TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1\nOS: macOS 13.1 (arm64)", ""),
+        ("TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1", ""),
+    ],
+)
+def test_a_fix_that_the_text_has_already_is_said(text: str, said: str) -> None:
+    (found,) = explain(f"MPSGraphConvolutionOps.mm:346: {text}" if "rank" in text else text).findings
+    assert ("new enough already" in found.fixed) is bool(said)
+    assert said in found.fixed

@@ -370,3 +370,34 @@ def wheel_advice(name: str) -> tuple[str, str]:
         fix += "An Intel Mac, or an x86-64 Python under Rosetta, cannot take it. "
     means = f"The wheel of {package} {release} is for {kind}, macOS {first} or newer, {wanted}"
     return f"{means}; this Python or Mac is not all of that.", f"{fix}{pip} chooses the file that fits."
+
+
+def new_enough(fix: str, torch: str, macos: str) -> str:
+    """Return a sentence where a fix asks for releases that the text's own torch and macOS have reached already.
+
+    Args:
+        fix: The fix, as it is shown.
+        torch: The release of the text, empty when it states none.
+        macos: Its macOS, empty when it states none.
+    """
+    wanted = {
+        f"torch {torch}": (torch, re.search(r"\btorch(?: to)? (\d+\.\d+) or newer", fix)),
+        f"macOS {macos}": (macos, re.search(r"\bmacOS(?: to)? (\d+(?:\.\d+)?) or newer", fix)),
+    }
+    asked = {name: (have, found[1]) for name, (have, found) in wanted.items() if found}
+    if not asked or not all(have and _reaches(have, least) for have, least in asked.values()):
+        return ""
+    verb = "is" if len(asked) == 1 else "are"
+    which = " (print(torch.__version__) in the program)" if f"torch {torch}" in asked else ""
+    return (
+        f"{' and '.join(asked)} {verb} new enough already: check that the program runs there{which}, or "
+        "take the other ways."
+    )
+
+
+def _reaches(have: str, least: str) -> bool:
+    """Return whether a version is not older than a release; one of the same number before its release is older."""
+    try:
+        return Version(have) >= Version(least)
+    except InvalidVersion:
+        return False

@@ -261,6 +261,8 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
     fixed_in, fixed_text = _fixed(hit, history, dtype, torch, macos)
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
     means, fix = _for_values(hit, values)
+    if message.id != "missing-op":
+        fixed_text = f"{fixed_text} {_pasted.new_enough(fix, torch, macos)}".strip()
     frames = _pasted.frames_before(text, hit.start) or _pasted.frames_after(text, hit.end)
     return Explained(
         message=message.id,
