@@ -369,6 +369,55 @@ TEXTS = [
         "pyenv itself is old",
         "brew upgrade pyenv",
     ),
+    (
+        "https://github.com/Homebrew/brew (Library/Homebrew/extend/os/mac/diagnostic.rb)",
+        "Error: Your Command Line Tools are too outdated.",
+        "homebrew-tools-old",
+        "wants newer command line tools",
+        "xcode-select --install",
+    ),
+    (
+        "https://github.com/Homebrew/brew (Library/Homebrew/diagnostic.rb)",
+        "Warning: Unbrewed header files were found in /usr/local/include.",
+        "homebrew-doctor-notes",
+        "nothing fails by it alone",
+        "Only if something fails",
+    ),
+    (
+        "https://github.com/Homebrew/brew (Library/Homebrew/brew.sh)",
+        "Error: Running Homebrew as root is extremely dangerous and no longer supported.",
+        "homebrew-as-root",
+        "started with sudo",
+        "without sudo",
+    ),
+    (
+        "https://github.com/conda/conda (conda/exceptions.py)",
+        "DirectoryNotACondaEnvironmentError: The target directory exists, but it is not a conda environment.",
+        "conda-prefix-exists",
+        "exists already",
+        "conda env remove -n NAME",
+    ),
+    (
+        "https://github.com/conda/conda (conda/exceptions.py)",
+        "NoWritableEnvsDirError: No writeable envs directories configured.",
+        "conda-locked-or-offline",
+        "belong to another user",
+        "sudo chown",
+    ),
+    (
+        "https://github.com/astral-sh/uv (crates/uv-fs/src/link.rs)",
+        "warning: Failed to hardlink files; falling back to full copy. This may lead to degraded performance.",
+        "uv-hardlink",
+        "lie on two disks",
+        "UV_LINK_MODE=copy",
+    ),
+    (
+        "https://github.com/pypa/pip (src/pip/_internal/req/req_install.py)",
+        "ERROR: Double requirement given: numpy==1.26 (already in numpy==1.24, name='numpy')",
+        "pip-doubled",
+        "name one package twice",
+        "Delete one of the two",
+    ),
 ]
 
 #: The same of applications and of the libraries that they stand on.
