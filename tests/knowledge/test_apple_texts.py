@@ -188,6 +188,8 @@ TEXTS = [
     ("[metal::Device] Unable to load kernel qmm_t_float16_t_gs_64_b_4_alN_true_batch_0\nCompiler encountered an internal error", "mlx-kernel-not-compiled", "older than MLX", "A14"),
     ("ValueError: [grad] Must specify at least one argument.", "mlx-nothing-to-train", "no parameter to train", "unfreeze"),
     ("KeyError: 'image_token_index'", "mlx-vlm-config-key", "config.json", "mlx-vlm"),
+    ("13  libtorch_cpu.dylib            \t       0x12b3c5a40 at::native::structured_softmax_mps_out::impl(at::Tensor const&, long long, bool, at::Tensor const&) + 1200", "torch-op-of-frames", "op on MPS", "on the CPU"),
+    ("frame #9: 0x12 libtorch_cpu.dylib`at::native::index_put_mps_(at::Tensor&, c10::List) + 64", "torch-op-of-frames", "op on MPS", "on the CPU"),
     ("Crashed Thread:        9  Dispatch queue: com.apple.coreml.MLE5ProgramLibrary.lazyInitQueue\n\nException Type:        EXC_CRASH (SIGABRT)", "crash-in-queue", "Core ML", "CPU_AND_GPU"),
     ('"termination" : {"code":4,"flags":518,"namespace":"DYLD","indicator":"Symbol missing"', "crash-report-symbol-missing", "newer", "/usr/lib"),
     ('"exception" : {"codes":"0x0, 0x0","rawCodes":[0,0],"type":"EXC_BAD_ACCESS","signal":"SIGSEGV"}', "crash-report-file", "bad memory access", "triggered"),
