@@ -144,6 +144,16 @@ def test_a_host_slower_than_calibrated_before_is_unsteady() -> None:
     assert calibrations.beside(slow, msgspec.structs.replace(fast, torch="2.0")) == slow
 
 
+def test_a_gpu_is_slower_within_a_model_than_at_its_best() -> None:
+    """A ninth, the median of models bound by an H200 in six calibrations; no peak and so no floor moves."""
+    gpu, cpu = (calibrations.machine(_calibration(device)) for device in ("cuda", "cpu"))
+    ratio = (cpu.rate("matmul", "float32", 2e9, 1e7) or 0.0) / (
+        gpu.rate("matmul", "float32", 2e9, 1e7) or 1.0
+    )
+    assert ratio == pytest.approx(cpu.stream.at(1e8) / gpu.stream.at(1e8)) == pytest.approx(1.11)
+    assert (gpu.peak, gpu.bandwidth) == (cpu.peak, cpu.bandwidth)
+
+
 def test_one_disturbed_round_of_five_is_no_drift() -> None:
     rounds = TimedRounds({"a": lambda: 1.0}, [[1.0], [1.02], [3.0], [1.01], [1.0]])
     assert rounds.unsteady() == pytest.approx(1.02)
