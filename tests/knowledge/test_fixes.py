@@ -196,6 +196,15 @@ FIXES = [
     ("std-complex-wrong", "torch.view_as_real(x)", None),
     ("lstm-packed-backward-abort", "0 * output.sum()", None),
     ("linear-transposed-bf16-abort-macos27", "G.T.contiguous()", "G.T"),
+    (
+        "avg-pool-rounding-negative",
+        "F.avg_pool3d(x.unsqueeze(2), (1, k, k), (1, s, s)).squeeze(2)",
+        "F.avg_pool2d(x, k, s)",
+    ),
+    ("addmm-small-alpha-cached", "torch.addmm(c, alpha * a, b)", "torch.addmm(c, a, b, alpha=alpha)"),
+    ("random-small-bounds-cached", "x.uniform_(-1, 1).mul_(1e-7)", None),
+    ("randint-over-2-31", "torch.randint(high, size)", None),
+    ("roi-backward-overcounts", "roi_align(x.cpu(), [b.cpu() for b in boxes], size)", None),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -326,6 +335,13 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "avg-pool-rounding-negative": {"x": torch.randn(2, 3, 9, 11), "k": 3, "s": 2},
+        "addmm-small-alpha-cached": {
+            "a": torch.randn(3, 4),
+            "b": torch.randn(4, 5),
+            "c": torch.randn(3, 5),
+            "alpha": 2e-7,
+        },
     }
     names |= own.get(id_, {})
     if id_ == "grad-of-sum-zero-rows":

@@ -30,6 +30,8 @@ NOT_PLANTED = {
     "mm-mixed-dtype-abort": "the installed torch refuses it before a kernel is called",
     "fused-sgd-tensor-lr-raises": "planting gives each list of tensors a length of its own",
     "roi-align-slow": "torchvision's op is not installed",
+    "roi-pool-slow": "torchvision's op is not installed",
+    "roi-backward-overcounts": "torchvision's op is not installed",
     "max-pool-empty-output-unchecked": "the installed torch refuses it before a kernel is called",
 }
 
@@ -46,6 +48,7 @@ NOT_PLANTED_OUTSIDE: dict[tuple[str, int], str] = {
             ("index-copy-unchecked", 1),
             ("index-fill-unchecked", 1),
             ("randperm-not-uniform", 1),
+            ("bce-range-unchecked", 1),
         ),
         "any call of the op may meet it, and no release is known to be right",
     ),
