@@ -190,6 +190,7 @@ TEXTS = [
     ("KeyError: 'image_token_index'", "mlx-vlm-config-key", "config.json", "mlx-vlm"),
     ("13  libtorch_cpu.dylib            \t       0x12b3c5a40 at::native::structured_softmax_mps_out::impl(at::Tensor const&, long long, bool, at::Tensor const&) + 1200", "torch-op-of-frames", "op on MPS", "on the CPU"),
     ("frame #9: 0x12 libtorch_cpu.dylib`at::native::index_put_mps_(at::Tensor&, c10::List) + 64", "torch-op-of-frames", "op on MPS", "on the CPU"),
+    ('{"imageOffset":28780,"symbol":"at::native::structured_cat_out_mps::impl(c10::IListRef<at::Tensor> const&, long long)","symbolLocation":200,"imageIndex":9}', "torch-op-of-frames", "op on MPS", "on the CPU"),
     ("Crashed Thread:        9  Dispatch queue: com.apple.coreml.MLE5ProgramLibrary.lazyInitQueue\n\nException Type:        EXC_CRASH (SIGABRT)", "crash-in-queue", "Core ML", "CPU_AND_GPU"),
     ('"termination" : {"code":4,"flags":518,"namespace":"DYLD","indicator":"Symbol missing"', "crash-report-symbol-missing", "newer", "/usr/lib"),
     ('"exception" : {"codes":"0x0, 0x0","rawCodes":[0,0],"type":"EXC_BAD_ACCESS","signal":"SIGSEGV"}', "crash-report-file", "bad memory access", "triggered"),
