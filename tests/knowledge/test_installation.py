@@ -423,6 +423,34 @@ TEXTS = [
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
     (
+        G + "mworion/MountWizzard4/issues/229",
+        "ImportError: cannot import name 'soft_unicode' from 'markupsafe'",
+        "import-name",
+        "markupsafe removed it in 2.1",
+        "markupsafe<2.1",
+    ),
+    (
+        G + "pwalch/lonesnake/issues/2",
+        "ModuleNotFoundError: No module named '_lzma'",
+        "module-missing",
+        "was built without _lzma",
+        "brew install xz",
+    ),
+    (
+        "https://docs.python.org/3/whatsnew/3.13.html (PEP 594)",
+        "ModuleNotFoundError: No module named 'pyaudioop'",
+        "module-not-installed",
+        "Python 3.13 removed audioop",
+        "audioop-lts",
+    ),
+    (
+        "https://pillow.readthedocs.io/en/stable/deprecations.html (constants)",
+        "AttributeError: module 'PIL.Image' has no attribute 'ANTIALIAS'",
+        "module-attribute-gone",
+        "Pillow removed it in 10",
+        "pillow<10",
+    ),
+    (
         G + "deepinsight/insightface/issues/2682",
         "Skip /Users/r/ComfyUI/custom_nodes/insightface module for custom nodes due to the lack of NODE_CLASS_MAPPINGS.",
         "comfyui-notes",

@@ -54,6 +54,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undefined: tuple[_Named, ...]
     library: tuple[_Named, ...]
     header: tuple[_Named, ...]
+    renamed: tuple[_Named, ...]
+    module: dict[str, str]
     conda: dict[str, str]
     source: dict[str, str]
     distribution: dict[str, str]
@@ -317,6 +319,13 @@ def _missing_module(values: Mapping[str, str]) -> Advice | None:
     top, _, part = module.partition(".")
     if not top:
         return None
+    said = _data().module.get(module) or _data().module.get(top)
+    if said and (not part or module in _data().module):
+        lacks = "was built without" if top.startswith("_") else "does not have"
+        return f"The Python that runs the program {lacks} {module}.", f"{said}."
+    gone = _removed({"module": module})
+    if gone:
+        return gone
     package = _data().distribution.get(top, top)
     if part:
         return (
@@ -343,6 +352,32 @@ def _missing_module(values: Mapping[str, str]) -> Advice | None:
         )
         + " A module of the project itself: start it from the project's folder, or pip install -e .; one that a "
         "program from pip lacks: another release of that program.",
+    )
+
+
+def _removed(values: Mapping[str, str]) -> Advice | None:
+    """Say of a name that a module does not have since when it is gone, where that is known."""
+    module, name = values.get("module", "").strip("."), values.get("name", "") or values.get("attribute", "")
+    if not module:
+        return None
+    entry = next((one for one in _data().renamed if re.fullmatch(one.pattern, f"{module}:{name}")), None)
+    if entry:
+        return (
+            f"{module} has no {name}: {entry.what}."
+            if name
+            else f"There is no module {module}: {entry.what}.",
+            entry.fix,
+        )
+    if "name" not in values:
+        return None
+    top = module.partition(".")[0]
+    package = _data().distribution.get(top, top)
+    return (
+        f"The installed {top} has no {name} in {module}: what asks for it was written for an older or newer release of "
+        f"{top} (or a file {top}.py beside the program stands before it).",
+        f"Update both together: pip install -U {package} (where it is a package, not a part of the project) and the "
+        "package whose file stands above the error in the traceback; or the versions that the project's requirements "
+        "name, in a fresh environment. On an Intel Mac the newest of many packages want a torch that it cannot have.",
     )
 
 
@@ -424,11 +459,14 @@ _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "python-out-of-range": _python_range,
     "uv-wheel-tags": _wheel_tags,
     "compiled-package-incomplete": _from_source,
+    "import-name": _removed,
+    "module-attribute-gone": _removed,
     "conda-package-named": _not_in_conda,
     "header-missing": _header,
     "header-without-ending": _header,
     "no-wheel-of-any": _no_version,
     "module-not-installed": _missing_module,
+    "module-missing": _missing_module,
     "build-of-wheel-failed": _build_needs,
     "wheel-needs-library": _build_needs,
     "uv-wheel-file": _wheel_file,
