@@ -110,6 +110,15 @@ def test_few_groups_of_a_wide_kernel_are_slow_on_cuda() -> None:
     assert not share_of(alone)
 
 
+def test_attention_on_cuda_is_slower_than_matmuls() -> None:
+    """An H200: 29 to 35 TFLOP/s in float32, 290 to 485 in bfloat16, where matmuls reach 51 and 809."""
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    machine = of_gpu(gpu)
+    for dtype, low, high in (("float32", 27e12, 35e12), ("bfloat16", 290e12, 485e12)):
+        assert low < (machine.rate("attention", dtype, 1e10, 1e8) or 0.0) < high
+
+
 def _backward(shape: tuple[int, ...], wanted: str) -> OpUse:
     batch, before, size, after, kernel, stride = shape
     out = (size - kernel) // stride + 1

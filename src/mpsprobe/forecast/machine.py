@@ -369,6 +369,11 @@ def of_gpu(gpu: Gpu) -> Machine:
                 within = speed.kernel_share(f"cuda-{work}", family="", dtype=dtype, release="2.0")
                 share = within.share if within is not None else 1.0
                 compute[work, dtype] = Surface([(1.0, 1.0, share * reached.expected * rate)])
+    within = speed.kernel_share("cuda-attention", family="", dtype="", release="2.0")
+    if within is not None:
+        for (work, dtype), found in list(compute.items()):
+            if work == "matmul":
+                compute["attention", dtype] = Surface([(1.0, 1.0, within.share * found.at(1.0, 1.0))])
     grouped = speed.kernel_share("cuda-conv-groups", family="", dtype="", release="2.0")
     if grouped is not None and "float32" in peak:
         compute |= {

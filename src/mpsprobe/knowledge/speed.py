@@ -115,7 +115,7 @@ class KernelShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             `grounds.share_of`), `"conv-data"` and `"conv-weight"` (gradients, as shares of what large matmuls reach),
             `"attention-compute"` (a share of the ALUs' float32 peak) and `"thin-linear"` (a share of what `"gemv"`
             reaches, for several rows of one token each); elsewhere `"cuda-matmul"`, `"cuda-conv"` and
-            `"cuda-conv-groups"` (a share of float32's peak).
+            `"cuda-conv-groups"` (a share of float32's peak) and `"cuda-attention"` (of the rate of matmuls).
         families: The Apple GPU families that the row covers; empty for all.
         dtypes: The dtypes that the row covers; empty for all.
         since: The first minor release; empty for no bound.
