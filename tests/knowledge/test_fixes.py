@@ -205,6 +205,20 @@ FIXES = [
     ("random-small-bounds-cached", "x.uniform_(-1, 1).mul_(1e-7)", None),
     ("randint-over-2-31", "torch.randint(high, size)", None),
     ("roi-backward-overcounts", "roi_align(x.cpu(), [b.cpu() for b in boxes], size)", None),
+    ("sum-small-ints-rounded", "x.sum(dtype=torch.int64)", "x.sum()"),
+    ("prod-ints-rounded", "x.prod(dtype=torch.int64)", "x.prod()"),
+    ("cumsum-int32-overflow", "x.cumsum(0, dtype=torch.int64)", "x.cumsum(0)"),
+    (
+        "scatter-add-int64-wraps",
+        "x.cpu().scatter_add(0, index.cpu(), source.cpu()).to(x.device)",
+        "x.scatter_add(0, index, source)",
+    ),
+    (
+        "multinomial-replacement-memory",
+        "torch.searchsorted(p.cumsum(-1), torch.rand(n, device=p.device) * p.sum())",
+        None,
+    ),
+    ("multinomial-replacement-unchecked", "p.isfinite().all() and (p >= 0).all()", None),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -335,6 +349,10 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "sum-small-ints-rounded": {"x": torch.tensor([2**30, 2**30, 2**30 + 1], dtype=torch.int32)},
+        "prod-ints-rounded": {"x": torch.tensor([2**20, 2**13, 3], dtype=torch.int32)},
+        "cumsum-int32-overflow": {"x": torch.tensor([2**30, 2**30, 2**30 + 1], dtype=torch.int32)},
+        "scatter-add-int64-wraps": {"x": torch.full((4,), 2**40), "source": torch.tensor([1, 2, 2**33])},
         "avg-pool-rounding-negative": {"x": torch.randn(2, 3, 9, 11), "k": 3, "s": 2},
         "addmm-small-alpha-cached": {
             "a": torch.randn(3, 4),
