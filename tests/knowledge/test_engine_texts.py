@@ -331,6 +331,15 @@ TEXTS += [
     ("RuntimeError: Metal frame capture requires MTL_CAPTURE_ENABLED=1 in the process environment.", "metal-capture-off", Cause.ARGUMENTS, "MTL_CAPTURE_ENABLED=1"),
     ("ValueError: vLLM backend is not supported on macOS.", "langchain-on-mac", Cause.CUDA_ONLY, "ChatOllama"),
     ("MPS detected. Using CPU by default to avoid potential memory issues. Set --device_map=mps to force MPS usage.", "autoround-mps-note", Cause.THIRD_PARTY, "--device_map=mps"),
+    # langchain, datasets, accelerate and transformers of other releases
+    ("ModuleNotFoundError: No module named 'langchain.text_splitter'", "langchain-moved", Cause.INSTALL, "langchain_text_splitters"),
+    ("ImportError: cannot import name 'Ollama' from 'langchain.llms' (/Users/x/langchain/llms/__init__.py)", "langchain-moved", Cause.INSTALL, "langchain_ollama"),
+    ("OSError: [Errno 63] File name too long: '/Users/x/.cache/huggingface/datasets/_Users_x.lock'", "file-name-too-long", Cause.THIRD_PARTY, "HF_HOME"),
+    ("AttributeError: 'Adafactor' object has no attribute 'train'", "optimizer-train", Cause.INSTALL, "accelerate"),
+    ("AttributeError: 'AcceleratorState' object has no attribute 'distributed_type'", "accelerator-state-half", Cause.THIRD_PARTY, "Restart"),
+    ("ValueError: Asking to pad but the tokenizer does not have a padding token.", "no-padding-token", Cause.ARGUMENTS, "eos_token"),
+    ("ValueError: Cannot use chat template functions because tokenizer.chat_template is not set", "no-chat-template", Cause.ARGUMENTS, "-Instruct"),
+    ("AttributeError: 'LlamaAttention' object has no attribute 'rotary_emb'", "attention-code-moved", Cause.INSTALL, "transformers<4.48"),
 ]  # fmt: skip
 
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
@@ -387,6 +396,7 @@ def test_a_class_of_texts_is_told(text: str, message: str, package: str) -> None
         "NameError: name 'x' is not defined",
         "NameError: name 'torch' is not defined",
         "mlx-lm version: 0.31.0",
+        "AttributeError: 'Dog' object has no attribute 'train'",
         "DecodeError: MessagePack buffer extension has invalid metadata",
         "RuntimeError: Couldn't determine number of kv heads",
         "ValueError: cube_sparse_attn requires --attention-backend-config with local_cube_size",
