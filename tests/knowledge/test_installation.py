@@ -423,6 +423,43 @@ TEXTS = [
 #: The same of applications and of the libraries that they stand on.
 APPLICATIONS = [
     (
+        "https://github.com/nerfstudio-project/nerfstudio (scripts/train.py)",
+        "RuntimeError: Specified device type 'cuda' is not available. Available device types: ['cpu', 'mps']. Please specify a valid "
+        "device type using the CLI option",
+        "device-type-not-there",
+        "started for CUDA",
+        "--machine.device-type mps",
+    ),
+    (
+        "https://github.com/Comfy-Org/ComfyUI (comfy/ldm/modules/attention.py)",
+        "RuntimeError: Not enough memory, use lower resolution (max approx. 640x640). Need: 3.2GB free, Have:2.1GB free",
+        "comfyui-attention-memory",
+        "too little free memory",
+        "--use-pytorch-cross-attention",
+    ),
+    (
+        "https://github.com/NVIDIA-NeMo/NeMo (examples/asr/transcribe_speech.py)",
+        "MPS device (Apple Silicon M-series GPU) support is experimental. Env variable `PYTORCH_ENABLE_MPS_FALLBACK=1` should be set "
+        "in most cases to avoid failures.",
+        "mps-experimental-note",
+        "tried little on Macs",
+        "PYTORCH_ENABLE_MPS_FALLBACK=1",
+    ),
+    (
+        "https://github.com/Lightning-AI/pytorch-lightning (trainer/configuration_validator.py)",
+        "NotImplementedError: Support for `validation_epoch_end` has been removed in v2.0.0. `LatentDiffusion` implements this method.",
+        "lightning-hook-gone",
+        "older Lightning",
+        "pytorch-lightning<2",
+    ),
+    (
+        "https://github.com/Comfy-Org/ComfyUI-Manager (glob/manager_server.py)",
+        "[ComfyUI-Manager] Failed to perform initial fetching 'custom-node-list.json': timed out",
+        "comfyui-manager-failed",
+        "could not fetch or install",
+        "git pull",
+    ),
+    (
         G + "mworion/MountWizzard4/issues/229",
         "ImportError: cannot import name 'soft_unicode' from 'markupsafe'",
         "import-name",
