@@ -186,9 +186,14 @@ def find(text: str) -> list[TextMatch]:
 def _circular(found: list[TextMatch], kept: list[TextMatch]) -> list[TextMatch]:
     """Return the longest finding of each place whose findings hide one another in a circle, so that none was kept."""
     added: list[TextMatch] = []
+    places = sorted((hit.start, hit.end) for hit in kept)
+    longest = max((hit.end - hit.start for hit in found), default=0)
     for hit in sorted(found, key=lambda hit: (hit.message.generic, hit.start - hit.end, hit.start)):
-        if not any(other.start < hit.end + _NEAR and hit.start < other.end + _NEAR for other in kept + added):
+        before = bisect.bisect_left(places, (hit.end + _NEAR,))
+        first = bisect.bisect_right(places, (hit.start - _NEAR - longest,))
+        if not any(hit.start < places[at][1] + _NEAR for at in range(before - 1, first - 1, -1)):
             added.append(hit)
+            bisect.insort(places, (hit.start, hit.end))
     return added
 
 
