@@ -340,6 +340,10 @@ TEXTS += [
     ("ValueError: Asking to pad but the tokenizer does not have a padding token.", "no-padding-token", Cause.ARGUMENTS, "eos_token"),
     ("ValueError: Cannot use chat template functions because tokenizer.chat_template is not set", "no-chat-template", Cause.ARGUMENTS, "-Instruct"),
     ("AttributeError: 'LlamaAttention' object has no attribute 'rotary_emb'", "attention-code-moved", Cause.INSTALL, "transformers<4.48"),
+    # ggml/src/gguf.cpp, and llama.cpp of 2023
+    ("gguf_init_from_file: invalid magic characters tjgg(k.\nerror loading model: llama_model_loader: failed to load model from /Users/s/x.bin", "ggml-file-of-old", Cause.THIRD_PARTY, "GGUF version"),
+    ("gguf_init_from_file_impl: invalid magic characters: 'vers', expected 'GGUF'", "gguf-file-is-something-else", Cause.THIRD_PARTY, "git lfs pull"),
+    ("llama.cpp: error: unknown (magic, version) combination: 46554747, 00000001; is this really a GGML file?", "ggml-build-of-old", Cause.INSTALL, "llama-cpp-python"),
 ]  # fmt: skip
 
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
