@@ -219,6 +219,25 @@ FIXES = [
         None,
     ),
     ("multinomial-replacement-unchecked", "p.isfinite().all() and (p >= 0).all()", None),
+    (
+        "vector-norm-half-overflow",
+        "torch.linalg.vector_norm(x, 2, -1, dtype=torch.float32).to(x.dtype)",
+        "torch.linalg.vector_norm(x, 2, -1)",
+    ),
+    ("softmax-channels-last-shape-cached", "x.contiguous().softmax(1)", "x.softmax(1)"),
+    (
+        "log-softmax-half-large-vocabulary",
+        "torch.log_softmax(x.float(), -1).to(x.dtype)",
+        "torch.log_softmax(x, -1)",
+    ),
+    (
+        "norm-infinity-nan-lost",
+        "torch.where(x.isnan().any(-1), torch.nan, x.norm(inf, -1))",
+        "x.norm(inf, -1)",
+    ),
+    ("median-nan-skipped", "torch.where(x.isnan().any(), torch.nan, x.median())", "x.median()"),
+    ("cdist-concat-graph-slow", "(a[:, None] - b[None]).abs().sum(-1)", "torch.cdist(a, b, p=1)"),
+    ("topk-int64-over-2-31", "torch.topk(x.cpu(), k)", "torch.topk(x, k)"),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -349,6 +368,15 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "vector-norm-half-overflow": {"x": torch.randn(3, 64).half() * 100},
+        "softmax-channels-last-shape-cached": {
+            "x": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        },
+        "log-softmax-half-large-vocabulary": {"x": torch.randn(3, 8).half()},
+        "norm-infinity-nan-lost": {"x": torch.tensor([[1.0, -3.0], [float("nan"), 2.0]])},
+        "median-nan-skipped": {"x": torch.tensor([1.0, float("nan"), 2.0])},
+        "cdist-concat-graph-slow": {"a": torch.randn(5, 4), "b": torch.randn(3, 4)},
+        "topk-int64-over-2-31": {"x": torch.tensor([2**40, 5, 2**33, -(2**50)]), "k": 2},
         "sum-small-ints-rounded": {"x": torch.tensor([2**30, 2**30, 2**30 + 1], dtype=torch.int32)},
         "prod-ints-rounded": {"x": torch.tensor([2**20, 2**13, 3], dtype=torch.int32)},
         "cumsum-int32-overflow": {"x": torch.tensor([2**30, 2**30, 2**30 + 1], dtype=torch.int32)},
