@@ -1,6 +1,8 @@
 # ruff: noqa: E501, RUF001 (quotes stay as they were written)
 """Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo, and of applications: the class, and what the text names."""
 
+import time
+
 import pytest
 
 from mpsprobe.knowledge._installation import package_of
@@ -905,3 +907,17 @@ def test_a_path_names_the_package_of_its_file() -> None:
     assert package_of("/x/lib/python3.11/site-packages/cv2/cv2.abi3.so") == "opencv-python"
     assert package_of("/x/site-packages/tokenizers/tokenizers.so") == "tokenizers"
     assert package_of("/usr/lib/libSystem.B.dylib") == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '    os.environ["A"] = x y z                  \n' * 400 + "str expected, not NoneType",
+        "Uncaught Exception:   \n   at foo bar   \n" * 400 + "Object has been destroyed",
+        "Library not loaded: 'x'\n  Referenced from: y\n" * 400,
+    ],
+)
+def test_long_pastes_that_almost_match_are_read_quickly(text: str) -> None:
+    begin = time.perf_counter()
+    explain(text)
+    assert time.perf_counter() - begin < 5
