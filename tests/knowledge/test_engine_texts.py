@@ -344,6 +344,16 @@ TEXTS += [
     ("gguf_init_from_file: invalid magic characters tjgg(k.\nerror loading model: llama_model_loader: failed to load model from /Users/s/x.bin", "ggml-file-of-old", Cause.THIRD_PARTY, "GGUF version"),
     ("gguf_init_from_file_impl: invalid magic characters: 'vers', expected 'GGUF'", "gguf-file-is-something-else", Cause.THIRD_PARTY, "git lfs pull"),
     ("llama.cpp: error: unknown (magic, version) combination: 46554747, 00000001; is this really a GGML file?", "ggml-build-of-old", Cause.INSTALL, "llama-cpp-python"),
+    # src/llama-context.cpp and src/llama-batch.cpp of llama.cpp
+    ("llama_decode: failed to decode, ret = 1", "llama-decode-returned", Cause.ARGUMENTS, "larger context"),
+    ("RuntimeError: llama_decode returned -3", "llama-decode-returned", Cause.ARGUMENTS, "-ngl"),
+    ("RuntimeError: llama_decode returned 1", "llama-cpp-cache-full", Cause.ARGUMENTS, "n_ctx"),
+    ("init: the tokens of sequence 0 in the input batch have inconsistent sequence positions", "llama-sequence-positions", Cause.THIRD_PARTY, "llm.reset()"),
+    # packages without files for macOS (PyPI)
+    ("ModuleNotFoundError: No module named 'flash_attn_3'", "cuda-package-missing", Cause.CUDA_ONLY, "sdpa"),
+    ("ModuleNotFoundError: No module named 'deep_gemm'", "cuda-package-missing", Cause.CUDA_ONLY, "CUDA"),
+    ("ModuleNotFoundError: No module named 'nunchaku'", "cuda-package-missing", Cause.CUDA_ONLY, "GGUF"),
+    ("ImportError: cannot import name 'flash_attn_func' from 'flash_attn' (unknown location)", "cuda-extension-undefined", Cause.CUDA_ONLY, "sdpa"),
 ]  # fmt: skip
 
 #: Classes: (text, message, the part of the text that the answer names); from accelerate, transformers, trl and GPTQModel.
