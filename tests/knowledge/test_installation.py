@@ -499,14 +499,13 @@ APPLICATIONS = [
     (
         G + "deezer/spleeter/issues/607",
         "2022-11-23 11:55:30.302187: F tensorflow/c/experimental/stream_executor/stream_executor.cc:823] Non-OK-status: "
-        "stream_executor::MultiPlatformManager::RegisterPlatform( std::move(cplatform)) status: INTERNAL: platform is already "
-        'registered with name: "METAL"',
+        "stream_executor::MultiPlatformManager",
         "tensorflow-metal-twice",
         "loaded twice",
         "pip uninstall tensorflow",
     ),
     (
-        G + "keras-team/keras/issues/18436",
+        G + "Kamlesh364/Mask-RCNN-TF2.7.0-keras2.7.0/issues/16",
         "2022-09-23 14:43:43.435382: W tensorflow/core/common_runtime/forward_type_inference.cc:332] Type inference failed. This "
         "indicates an invalid graph that escaped type checking.",
         "tensorflow-metal-notes",
@@ -593,7 +592,7 @@ APPLICATIONS = [
         "run the earlier step",
     ),
     (
-        G + "RVC-Boss/GPT-SoVITS/issues/329",
+        "https://github.com/RVC-Boss/GPT-SoVITS/issues/329 (the line), https://github.com/python/cpython (Lib/os.py: the error)",
         '    os.environ["CUDA_VISIBLE_DEVICES"]= os.environ.get("_CUDA_VISIBLE_DEVICES")\nTypeError: str expected, not NoneType',
         "environment-none",
         "number of a CUDA device",
