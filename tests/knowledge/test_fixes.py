@@ -238,6 +238,13 @@ FIXES = [
     ("median-nan-skipped", "torch.where(x.isnan().any(), torch.nan, x.median())", "x.median()"),
     ("cdist-concat-graph-slow", "(a[:, None] - b[None]).abs().sum(-1)", "torch.cdist(a, b, p=1)"),
     ("topk-int64-over-2-31", "torch.topk(x.cpu(), k)", "torch.topk(x, k)"),
+    (
+        "nan-to-num-infinite-replacement",
+        "torch.where(x.isnan(), -inf, x.nan_to_num())",
+        "x.nan_to_num(nan=-inf)",
+    ),
+    ("gamma-strides-ignored-before-2-10", "x.contiguous()", "x"),
+    ("pad-small-value-cached", "F.pad(x - value, (1, 2)) + value", "F.pad(x, (1, 2), value=value)"),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -368,6 +375,8 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "nan-to-num-infinite-replacement": {"x": torch.tensor([1.0, float("nan"), float("inf"), -2.0])},
+        "pad-small-value-cached": {"value": 1e-8},
         "vector-norm-half-overflow": {"x": torch.randn(3, 64).half() * 100},
         "softmax-channels-last-shape-cached": {
             "x": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
