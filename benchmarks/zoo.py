@@ -224,7 +224,9 @@ def mac_cases() -> list[tuple[Case, str]]:
 
 def missing(case: Case) -> str:
     """Return the package that a case needs and that is not installed here; empty where it can be built."""
-    needed = {"zoo.Ultralytics": "ultralytics", "zoo.HybridDemucs": "demucs"}.get(case.cls, "")
+    needed = {"zoo.Ultralytics": "ultralytics", "zoo.HybridDemucs": "demucs", "zoo.Kokoro": "kokoro"}.get(
+        case.cls, ""
+    )
     return needed if needed and importlib.util.find_spec(needed) is None else ""
 
 

@@ -425,3 +425,64 @@ class HybridDemucs(nn.Module):
         """Return the sources `[n, 4, 2, samples]` of stereo sound `[n, 2, samples]`."""
         out: Tensor = self.net(mix)
         return out
+
+
+class Spectrum(nn.Module):
+    """A Fourier transform of windows that overlap by three quarters (`torch.stft`), or its inverse."""
+
+    def __init__(self, size: int, samples: int, inverse: bool) -> None:
+        super().__init__()
+        self.size, self.samples, self.inverse = size, samples, inverse
+        self.register_buffer("window", torch.hann_window(size))
+
+    def forward(self, input_values: Tensor) -> Tensor:
+        """Return the spectrum of `[n, samples]`, or the signal of real and imaginary parts `[n, frames, bins, 2]`."""
+        window: Any = self.window
+        if self.inverse:
+            spectrum = torch.view_as_complex(input_values).transpose(1, 2)
+            return torch.istft(spectrum, self.size, self.size // 4, window=window, length=self.samples)
+        return torch.stft(input_values, self.size, self.size // 4, window=window, return_complex=True)
+
+
+class Kokoro(nn.Module):
+    """Kokoro-82M of the package kokoro, which must be installed, with a given number of frames for its tokens."""
+
+    def __init__(self, tokens: int, frames: int) -> None:
+        super().__init__()
+        from kokoro.istftnet import Decoder  # type: ignore[import-not-found,unused-ignore]
+        from kokoro.modules import (  # type: ignore[import-not-found,unused-ignore]
+            CustomAlbert,
+            ProsodyPredictor,
+            TextEncoder,
+        )
+        from transformers import AlbertConfig
+
+        # the configuration of the published model
+        self.bert = CustomAlbert(
+            AlbertConfig(
+                vocab_size=178, hidden_size=768, num_attention_heads=12, intermediate_size=2048,
+                max_position_embeddings=512, num_hidden_layers=12,
+            )
+        )  # fmt: skip
+        self.narrow = nn.Linear(768, 512)
+        self.predictor = ProsodyPredictor(style_dim=128, d_hid=512, nlayers=3, max_dur=50, dropout=0.2)
+        self.text = TextEncoder(channels=512, kernel_size=5, depth=3, n_symbols=178)
+        self.decoder = Decoder(
+            dim_in=512, style_dim=128, dim_out=80, resblock_kernel_sizes=[3, 7, 11], upsample_rates=[10, 6],
+            upsample_initial_channel=512, resblock_dilation_sizes=[[1, 3, 5]] * 3,
+            upsample_kernel_sizes=[20, 12], gen_istft_n_fft=20, gen_istft_hop_size=5,
+        )  # fmt: skip
+        self.lengths, self.frames = torch.tensor([tokens], device="cpu"), frames
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """Return the sound of `input_ids`, `[1, tokens]`: 600 samples a frame."""
+        hidden = ~attention_mask.bool()
+        style = torch.zeros(1, 128, device=input_ids.device)
+        x = self.narrow(self.bert(input_ids, attention_mask=attention_mask)).transpose(-1, -2)
+        predictor: Any = self.predictor
+        d = predictor.text_encoder(x, style, self.lengths, hidden)
+        torch.sigmoid(predictor.duration_proj(predictor.lstm(d)[0])).sum(-1)
+        align = torch.zeros(1, input_ids.shape[1], self.frames, device=input_ids.device)
+        pitch, noise = predictor.F0Ntrain(d.transpose(-1, -2) @ align, style)
+        text: Any = self.text
+        return self.decoder(text(input_ids, self.lengths, hidden) @ align, pitch, noise, style)
