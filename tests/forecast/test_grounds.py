@@ -174,13 +174,57 @@ def test_a_transposed_convolution_is_a_data_gradient() -> None:
     assert not unmeasured_kind(use)
 
 
+def _along(samples: int) -> OpUse:
+    """Return a 1-D convolution as MPS computes it: mlx-benchmark times one of 1000 samples."""
+    return _use(
+        "aten::_mps_convolution",
+        [_tensor(16, 80, 1, samples), _tensor(128, 80, 1, 11)],
+        _tensor(16, 128, 1, samples - 10),
+        groups=1,
+        stride=[1, 1],
+        dilation=[1, 1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("mac", "release", "milliseconds"),
+    [("m3-10c-16", "2.9", 1.79), ("m4-pro-20c-24", "2.6", 0.84), ("m4-max-40c-128", "2.5", 0.63)],
+)
+def test_a_short_1d_convolution_is_as_fast_as_2d(mac: str, release: str, milliseconds: float) -> None:
+    """TristanBilot/mlx-benchmark, Conv1d, dim=16x1000x80 dim=128x11x80: one call and the wait for it."""
+    assert _seconds(mac, release, _along(1000)) == pytest.approx(milliseconds * 1e-3, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "milliseconds"), [(8, 160000, 1.61), (4, 1320000, 5.76), (8, 480000, 4.10)]
+)
+def test_an_inverse_stft_sums_windows_one_by_one(batch: int, samples: int, milliseconds: float) -> None:
+    """Mlx-spectro, README: `torch.istft` on an M4 Max with 2.10; transform and sum are most of it."""
+    frames = samples // 256 + 1
+    windows = _tensor(batch, frames, 1024)
+    spectrum = _tensor(batch, frames, 513, dtype="complex64")
+    wait = of_mac(named("m4-max-40c-64", "15.5"), "2.10").host.wait
+    kernels = sum(
+        _seconds("m4-max-40c-64", "2.10", use) - wait
+        for use in (
+            _use("aten::_fft_c2r", [spectrum], windows),
+            _use("aten::unfold_backward", [windows], _tensor(batch, samples)),
+        )
+    )
+    assert 0.6 < kernels / (milliseconds * 1e-3) < 1
+
+
 @pytest.mark.parametrize(
     ("use", "kind"),
     [
         (_convolved(), ""),
         (_convolved(groups=64), "convolutions in groups"),
         (_convolved(dilation=3), "dilated convolutions"),
-        (_use("aten::_fft_r2c", [_tensor(512)], _tensor(257, dtype="complex64")), "Fourier transforms"),
+        (_use("aten::_fft_r2c", [_tensor(20)], _tensor(11, dtype="complex64")), "Fourier transforms"),
+        (_use("aten::_fft_c2r", [_tensor(257, dtype="complex64")], _tensor(512)), ""),
+        (_use("aten::_fft_c2c", [_tensor(512, dtype="complex64")], _tensor(512)), "Fourier transforms"),
+        (_along(20000), "convolutions of long signals"),
+        (_along(1000), ""),
         (
             _use("aten::bmm", [_tensor(256, 64, 24), _tensor(256, 24, 64)], _tensor(256, 64, 64)),
             "batched products of narrow matrices",

@@ -21,6 +21,8 @@ _OWN_SHARE = {
     **dict.fromkeys(("index", "_unsafe_index", "index_put", "_index_put_impl", "_unsafe_index_put"), "index"),
     **dict.fromkeys(("sort", "argsort", "msort", "topk", "kthvalue", "median", "nanmedian"), "sort"),
     **dict.fromkeys(("bmm", "baddbmm"), "bmm"),
+    **dict.fromkeys(("_fft_r2c", "_fft_c2r"), "fft"),
+    "unfold_backward": "overlap",
 }
 #: Kinds of ops that nobody has measured on MPS, by how the base name begins.
 _UNMEASURED = {
@@ -48,6 +50,8 @@ _UNMEASURED = {
 }
 #: The taps from which on a kernel is wide.
 _WIDE = 16
+#: Longer signals than this went through no 1-D convolution that was timed: those had 256 and 1000 samples.
+_LONG = 4096
 #: Batched products with a side of at most this, such as heads of attention in small windows, were not timed.
 _NARROW = 32
 
@@ -63,7 +67,14 @@ def share_of(use: OpUse) -> str:
         if wide and (use.scalars.get("groups") or 1) > 1:
             return "conv-groups"
         return _flat_share(use)
-    return _OWN_SHARE.get(base_name(use.op), "")
+    share = _OWN_SHARE.get(base_name(use.op), "")
+    return "" if share == "fft" and not _is_binary(use) else share
+
+
+def _is_binary(use: OpUse) -> bool:
+    """Return whether a real Fourier transform is of a power of two along the last dimension, as those timed are."""
+    length = max([tensor.shape[-1] for tensor in (*use.inputs, *use.outputs) if tensor.shape] or [0])
+    return length & (length - 1) == 0
 
 
 def _flat_share(use: OpUse) -> str:
@@ -96,6 +107,8 @@ def unmeasured_kind(use: OpUse) -> str:
         *_, left, right = use.inputs
         sides = (*left.shape[-2:], right.shape[-1])
         return "batched products of narrow matrices" if 1 < min(sides) <= _NARROW else ""
+    if share_of(use):
+        return ""
     decomposes = "decompositions" if family_of(name) is OpFamily.LINALG else ""
     return next((kind for start, kind in _UNMEASURED.items() if name.startswith(start)), decomposes)
 
@@ -106,5 +119,14 @@ def _convolution(use: OpUse, name: str) -> str:
         return "convolutions in groups"
     if max(use.scalars.get("dilation") or [1]) > 1:
         return "dilated convolutions"
+    if not transposed and _is_long(use):
+        return "convolutions of long signals"
     cubic = any(len(tensor.shape) == 5 for tensor in use.inputs)
     return "gradients of 3-D convolutions" if cubic and (transposed or "backward" in name) else ""
+
+
+def _is_long(use: OpUse) -> bool:
+    """Return whether a 1-D convolution, which MPS computes as a 2-D one of height 1, reads a long signal."""
+    x, weight = use.inputs[0].shape, use.inputs[1].shape if len(use.inputs) > 1 else ()
+    flat = len(x) == len(weight) == 3 or (len(x) == len(weight) == 4 and x[2] == weight[2] == 1)
+    return flat and x[-1] > _LONG

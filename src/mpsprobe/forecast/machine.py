@@ -330,7 +330,7 @@ def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], no
         bandwidth=mac.bandwidth,
         compute=compute,
         stream=Curve([1.0], [stream]),
-        passes={what: share(what) * mac.bandwidth for what in ("index", "sort")},
+        passes={what: share(what) * mac.bandwidth for what in ("index", "sort", "fft", "overlap")},
         weights={dtype: share("gemv", dtype) * mac.bandwidth for dtype in (*FLOATS, "")},
         thin={dtype: share("thin-linear", dtype) for dtype in FLOATS},
         attention=share("attention") * mac.bandwidth,

@@ -317,6 +317,7 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
         host += times.autograd
     if call.kind == VIEW:
         return _Cost(host, 0.0)
+    passing = machine.passes.get(call.share)
     kernel = machine.kernel + graphs * max(0.0, machine.graph_kernel - machine.kernel)
     computing = machine.spread(call.groups) if call.groups and not graphs else 0.0
     if call.gathered:
@@ -324,7 +325,6 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
     if call.norm.results:
         computing = machine.summed_norm(call.norm)
     if call.kind in MOVING:
-        passing = machine.passes.get(call.share)
         streaming = moved / (passing or machine.streams.get(call.kind, machine.stream).at(moved))
     else:
         rate = machine.rate(call.share or call.kind, call.dtype, call.flops, moved)
@@ -335,7 +335,7 @@ def _cost(call: CallCost, moved: int, machine: Machine) -> _Cost:
         if call.kind == "attention":
             streaming = moved / machine.attention
         else:
-            streaming = moved / machine.weights.get(call.dtype, machine.weights[""])
+            streaming = moved / (passing or machine.weights.get(call.dtype, machine.weights[""]))
             if call.thin:
                 streaming /= machine.thin.get(call.dtype, 1.0)
     device = max(kernel, machine.gap + max(computing, streaming))
