@@ -245,6 +245,13 @@ FIXES = [
     ),
     ("gamma-strides-ignored-before-2-10", "x.contiguous()", "x"),
     ("pad-small-value-cached", "F.pad(x - value, (1, 2)) + value", "F.pad(x, (1, 2), value=value)"),
+    ("softplus-half-small-zero", "F.softplus(x.float()).to(x.dtype)", "F.softplus(x)"),
+    ("log1p-expm1-small-zero", "torch.log1p(x.cpu()).to(x.device)", "torch.log1p(x)"),
+    (
+        "remainder-float-inexact",
+        "torch.remainder(x.cpu(), y.cpu()).to(x.device)",
+        "torch.remainder(x, y)",
+    ),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -375,6 +382,8 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "softplus-half-small-zero": {"x": torch.linspace(-9, 9, 19).bfloat16()},
+        "log1p-expm1-small-zero": {"x": torch.tensor([1e-9, 1e-3, 2.0])},
         "nan-to-num-infinite-replacement": {"x": torch.tensor([1.0, float("nan"), float("inf"), -2.0])},
         "pad-small-value-cached": {"value": 1e-8},
         "vector-norm-half-overflow": {"x": torch.randn(3, 64).half() * 100},
