@@ -252,6 +252,8 @@ FIXES = [
         "torch.remainder(x.cpu(), y.cpu()).to(x.device)",
         "torch.remainder(x, y)",
     ),
+    ("logaddexp-overflow", "torch.logsumexp(torch.stack((x, y)), 0)", "torch.logaddexp(x, y)"),
+    ("logit-half-returns-float32", "x.logit().to(x.dtype)", "x.logit()"),
 ]
 
 #: Calls that move, copy or test memory and compute nothing; an advisory whose fix has no others is not listed above.
@@ -382,6 +384,11 @@ def _names(id_: str) -> dict[str, Any]:
         "bincount-few-bins-slow": {"x": torch.tensor([0, 2, 2, 1])},
         "sigmoid-int64-raises": {"x": torch.arange(-2, 3)},
         "masked-assignment-wrong-macos-14-4": {"x": torch.randn(3, 4)},
+        "logaddexp-overflow": {
+            "x": torch.tensor([200.0, -300.0, 1.0]),
+            "y": torch.tensor([201.0, -301.0, 2.0]),
+        },
+        "logit-half-returns-float32": {"x": torch.tensor([0.25, 0.5, 0.75]).half()},
         "softplus-half-small-zero": {"x": torch.linspace(-9, 9, 19).bfloat16()},
         "log1p-expm1-small-zero": {"x": torch.tensor([1e-9, 1e-3, 2.0])},
         "nan-to-num-infinite-replacement": {"x": torch.tensor([1.0, float("nan"), float("inf"), -2.0])},
