@@ -97,8 +97,8 @@ class Row:
 
     @property
     def inside(self) -> bool:
-        """Return whether the measurement lies in the forecast's range."""
-        return self.low <= self.measured <= self.high
+        """Return whether the measurement lies in the forecast's range, which must have an upper end."""
+        return math.isfinite(self.high) and self.low <= self.measured <= self.high
 
 
 class ZooAdapter(Adapter):

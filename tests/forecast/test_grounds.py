@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
-from mpsprobe.forecast.grounds import share_of, unmeasured_kind
+from mpsprobe.forecast.grounds import has_detour, share_of, unmeasured_kind
 from mpsprobe.forecast.kinds import ConvShape, convolution_of
 from mpsprobe.forecast.machine import of_gpu, of_mac
 from mpsprobe.forecast.timing import Work, timing
@@ -268,3 +269,33 @@ def test_only_macs_have_unmeasured_kinds() -> None:
 def test_four_in_five_surprises_lie_within_the_factor() -> None:
     """`[surprises]` of speed.toml: what measured kinds took beyond the model that there was before."""
     assert 3 < speed.surprise() < 20
+
+
+def _moved(device: str, samples: int = 1_000_000) -> OpUse:
+    """Return a copy to a device from the other one, as `Tensor.to` records it."""
+    other = {"cpu": "mps:0", "mps:0": "cpu"}[device]
+    x, y = (msgspec.structs.replace(_tensor(samples), device=one) for one in (other, device))
+    return _use("aten::copy_", [y, x], y)
+
+
+def test_unseen_work_on_the_cpu_leaves_no_range() -> None:
+    """HTDemucs moves its sound to the CPU for each Fourier transform on `mps` (demucs, spec.py) and back."""
+    away, back, product = _moved("cpu"), _moved("mps:0"), _convolved()
+    told = _timing("m4-max-40c-64", "2.10", product, away, back, product)
+    assert told.detour
+    assert told.per_sample is not None
+    assert told.per_sample.expected
+    assert told.per_sample.low is None
+    assert told.per_sample.high is None
+    assert "copies large tensors to the CPU and back" in unmeasured(told)
+
+
+def test_inputs_results_and_tokens_are_no_detour() -> None:
+    away, back, product = _moved("cpu"), _moved("mps:0"), _convolved()
+    assert not _timing("m4-max-40c-64", "2.10", back, product, away).detour
+    tokens = [_moved("cpu", 1000), product, _moved("mps:0", 1000), product]
+    assert not has_detour(tokens, range(4))
+    gpu = speed.find_gpu("h200")
+    assert gpu is not None
+    trace = Trace([away, back, product], [0, 1, 2, WAIT])
+    assert not timing(Work.of(trace, stages(trace)), of_gpu(gpu)).detour

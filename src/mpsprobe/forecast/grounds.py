@@ -9,10 +9,12 @@ ops would take then, and the forecast names them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from mpsprobe.forecast.kinds import kind_of
-from mpsprobe.run import OpUse, OpVerdict
+from mpsprobe.run import OpUse, OpVerdict, TensorMeta
 from mpsprobe.trace.formulas.registry import OpFamily, base_name, family_of
+from mpsprobe.trace.formulas.traffic import item_bytes, stored_elements
 
 #: Up to so many input channels the sums of a convolution are short: pictures and masks.
 _FEW_CHANNELS = 4
@@ -52,6 +54,8 @@ _UNMEASURED = {
 _WIDE = 16
 #: Longer signals than this went through no 1-D convolution that was timed: those had 256 and 1000 samples.
 _LONG = 4096
+#: Smaller tensors go to the CPU and back for control: logits, lengths, tokens.
+_DATA = 1 << 20
 #: Batched products with a side of at most this, such as heads of attention in small windows, were not timed.
 _NARROW = 32
 
@@ -130,3 +134,36 @@ def _is_long(use: OpUse) -> bool:
     x, weight = use.inputs[0].shape, use.inputs[1].shape if len(use.inputs) > 1 else ()
     flat = len(x) == len(weight) == 3 or (len(x) == len(weight) == 4 and x[2] == weight[2] == 1)
     return flat and x[-1] > _LONG
+
+
+def has_detour(uses: Sequence[OpUse], order: Sequence[int]) -> bool:
+    """Return whether a run copies a large tensor to the CPU and, later, a large one back.
+
+    What its code does in between on tensors of the CPU is not recorded, so its time is not known. HTDemucs does this
+    for its Fourier transforms where the device is MPS.
+
+    Args:
+        uses: The distinct uses of ops.
+        order: The position in `uses` of each call in turn; negative entries are marks.
+    """
+    away = [_copies(use, to_cpu=True) for use in uses]
+    back = [_copies(use, to_cpu=False) for use in uses]
+    left = False
+    for at in order:
+        if at >= 0 and away[at]:
+            left = True
+        elif at >= 0 and left and back[at]:
+            return True
+    return False
+
+
+def _copies(use: OpUse, to_cpu: bool) -> bool:
+    """Return whether a use writes a large tensor from the GPU to the CPU, or from the CPU to the GPU."""
+    result = next(iter(use.outputs), None)
+    if result is None or not _is_data(result) or result.device.startswith("cpu") is not to_cpu:
+        return False
+    return any(_is_data(tensor) and tensor.device.startswith("cpu") is not to_cpu for tensor in use.inputs)
+
+
+def _is_data(tensor: TensorMeta) -> bool:
+    return stored_elements(tensor) * (item_bytes(tensor) or 0) >= _DATA

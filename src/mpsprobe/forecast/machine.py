@@ -409,10 +409,15 @@ def of_gpu(gpu: Gpu) -> Machine:
 
 
 def summed(ranges: Sequence[Range]) -> Range:
-    """Return the range of consecutive parts, which are assumed to deviate alike; only the floor if one is unknown."""
+    """Return the range of consecutive parts, which are assumed to deviate alike; only the floor if one is unknown.
+
+    Without the bounds of one part, the sum has none.
+    """
     known = [one for one in ranges if one.expected is not None]
     if len(known) < len(ranges):
         return Range(sum(one.floor for one in ranges))
+    if any(one.high is None for one in ranges):
+        return Range(sum(one.floor for one in ranges), sum(one.expected or 0 for one in ranges))
     return Range(
         sum(one.floor for one in ranges),
         sum(one.expected or 0 for one in ranges),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mpsprobe.forecast.grounds import share_of, unmeasured_kind
+from mpsprobe.forecast.grounds import has_detour, share_of, unmeasured_kind
 from mpsprobe.forecast.kinds import (
     MOVING,
     VIEW,
@@ -200,6 +200,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
     costs = _costs(work, machine)
     clocks = _turns(work, costs, machine) if known else []
     vague = _vague(work, costs, machine)
+    detour = machine.kind == "mps" and has_detour(work.trace.uses, work.trace.order)
     parts, waits = [], 0.0
     for k, stage in enumerate(work.stages):
         repeats = (turns or {}).get(stage.name, stage.repeats)
@@ -218,7 +219,9 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
             TimePart(
                 name=stage.name,
                 repeats=repeats,
-                seconds=_ranged(floor, expected, open_end, bound, machine),
+                seconds=Range(floor, expected)
+                if detour
+                else _ranged(floor, expected, open_end, bound, machine),
                 bound=bound,
                 flops=flops,
                 bytes=moved,
@@ -236,6 +239,7 @@ def timing(work: Work, machine: Machine, turns: Mapping[str, int] | None = None)
         share_by_kind=_by_kind(work, costs) if known else {},
         unmeasured=_unmeasured(work, costs) if known and machine.kind == "mps" else {},
         wait_seconds=waits * machine.host.wait if known and machine.queued else None,
+        detour=detour,
     )
 
 

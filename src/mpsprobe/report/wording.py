@@ -186,7 +186,15 @@ _WORTH_NAMING = 0.05
 
 
 def unmeasured(time: Timing) -> str:
-    """Return a sentence that names ops whose speed on MPS nobody has measured; empty where they take little time."""
+    """Return a sentence that names ops whose speed on MPS nobody has measured; empty where they take little time.
+
+    Of a run that works on the CPU in between it says that instead.
+    """
+    if time.detour:
+        return (
+            "Its code copies large tensors to the CPU and back: the work there is not seen and comes on top, so no "
+            "range is stated."
+        )
     if sum(time.unmeasured.values()) < _WORTH_NAMING:
         return ""
     named = [f"{kind} ({share:.0%})" for kind, share in time.unmeasured.items() if share >= 0.005]

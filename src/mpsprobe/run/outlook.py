@@ -235,6 +235,8 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             that it waits for; None when unknown.
         unmeasured: The share of the expected op time by kind of ops whose speed on MPS nobody has measured, from 0 to
             1, largest first; the ranges are wider by what these may take.
+        detour: Whether the target's code copies large tensors to the CPU and back, on MPS. The work there is not
+            seen, so `per_sample` is the time of the rest and has no range.
     """
 
     hardware: str
@@ -247,6 +249,7 @@ class Timing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     share_by_kind: dict[str, float] = {}
     wait_seconds: float | None = None
     unmeasured: dict[str, float] = {}
+    detour: bool = False
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
