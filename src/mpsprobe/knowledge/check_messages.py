@@ -111,9 +111,9 @@ _RAISED = re.compile(
 _OTHER_BACKEND = re.compile(
     r"\b(?:XPU|XLA|HPU|NPU|IPU|Vulkan|HIP|CUDA|cuda|xpu|xla|vulkan)(?: |:\d )?(?:device|backend|tensor)"
 )
-#: The beginning of a line whose exception PyTorch's checks do not raise.
+#: The beginning of a line whose exception PyTorch's checks do not raise, or of any program's error.
 _NOT_OF_A_CHECK = re.compile(
-    r"^\s*(?:[\w.]+\.)?(?:ValueError|TypeError|AssertionError|KeyError|ImportError|OSError)\b: "
+    r"^\s*(?:(?:[\w.]+\.)?(?:ValueError|TypeError|AssertionError|KeyError|ImportError|OSError)|[Ee]rror|ERROR)\b: "
 )
 #: A shorter text is too common to be recognised in such a line.
 _COMMON = 40
