@@ -55,9 +55,9 @@ FIXES = [
     ),
     ("rshift-uint8-wrong", "(x.to(torch.int32) >> n).to(torch.uint8)", "x >> n"),
     (
-        "triangular-over-3d-wrong",
-        "x.flatten(0, -3).triu(d).unflatten(0, x.shape[:-2])",
-        "x.triu(d)",
+        "solve-triangular-over-3d-wrong",
+        "torch.linalg.solve_triangular(A.flatten(0, -3), B.flatten(0, -3), upper=True).unflatten(0, B.shape[:-2])",
+        "torch.linalg.solve_triangular(A, B, upper=True)",
     ),
     ("erfc-upper-tail-zero", "torch.special.erfc(x.cpu()).to(x.device)", "torch.erfc(x)"),
     (
@@ -314,7 +314,10 @@ def _names(id_: str) -> dict[str, Any]:
         "nextafter-bfloat16-subnormal": {"b": torch.randn(4)},
         "remainder-int-over-2-24-wrong": {"x": torch.tensor([42309891, -42309891]), "y": 31},
         "rshift-uint8-wrong": {"x": torch.tensor([255, 16, 3], dtype=torch.uint8)},
-        "triangular-over-3d-wrong": {"x": torch.randn(2, 3, 4, 4)},
+        "solve-triangular-over-3d-wrong": {
+            "A": torch.eye(4) + torch.rand(2, 3, 4, 4).triu(1),
+            "B": torch.randn(2, 3, 4, 2),
+        },
         "complex-exp-real-axis-nan": {"x": torch.complex(torch.randn(4), torch.zeros(4))},
         "hfft-rank-5-abort": {"x": torch.randn(3, 2, 2, 2, 2, dtype=torch.complex64)},
         "addcmul-zero-value-drops-nan": {

@@ -6,6 +6,7 @@ import functools
 from typing import NamedTuple
 
 import pytest
+import torch
 from packaging.version import Version
 
 from mpsprobe.knowledge import _calls, advisories, ops
@@ -132,6 +133,23 @@ def test_recording_of_an_example_is_answered_as_stated(
     planted = _answers(release, macos)[advisory.id, number]
     assert planted.certainty is advisory.examples[number].expect, planted.happened
     assert planted.recorded, planted.happened
+
+
+@pytest.mark.parametrize("release", ["2.6", "2.7", "2.15"])
+def test_causal_mask_of_four_dimensions_is_not_certainly_wrong(release: str) -> None:
+    """Every decoder builds one; the triangular solver of 2.6 is what fails above three dimensions."""
+    with field(release, "15.5") as mac:
+        uses = mac.record(_causal_masks)
+    assert {"aten::triu", "aten::tril"} <= {advisories.base_name(use.op) for use in uses}
+    where = f"{release}.0", "15.5", "Apple M3", frozenset({Mode.INFERENCE})
+    found = [match for use in uses for match in advisories.match(use, *where)]
+    assert [match.advisory.id for match in found if match.certainty is Certainty.CERTAIN] == []
+
+
+def _causal_masks() -> None:
+    """Build a causal mask in each of the two ways that attention layers do, a batch and heads in front."""
+    torch.full((2, 4, 8, 8), float("-inf"), device="mps").triu(1)
+    torch.ones((2, 4, 8, 8), dtype=torch.bool, device="mps").tril()
 
 
 @pytest.mark.slow
