@@ -1,17 +1,265 @@
 # ruff: noqa: E501, RUF001 (quotes stay as they were written)
 """Texts of pip, uv, conda, clang, ld, dyld, CMake and cargo, and of applications: the class, and what the text names."""
 
+import re
 import time
 
 import pytest
 
-from mpsprobe.knowledge._installation import package_of
+from mpsprobe.knowledge._installation import advice, package_of
+from mpsprobe.knowledge.error_texts import messages
 from mpsprobe.knowledge.explain import explain
+from tests.knowledge.real_texts import REAL
 
 G = "https://github.com/"
 
 #: Thread or source file, text, message, a piece of the meaning, a piece of the fix.
 TEXTS = [
+    (
+        G + "elgiano/nn.ar/issues/1",
+        "dlopen(/Users/XXXX/Library/Application Support/SuperCollider/Extensions/RAVE/RAVE_scsynth.scx, 0x0002): Library not loaded: @rpath/libc10.dylib",
+        "library-not-loaded",
+        "plug-in without Python is linked against libc10.dylib",
+        "install_name_tool -add_rpath",
+    ),
+    (
+        "dyld's words",
+        "ImportError: dlopen(/x/lib/python3.11/site-packages/torch_scatter/_scatter_cpu.so, 0x0006): Library not loaded: @rpath/libc10.dylib",
+        "library-not-loaded",
+        "(of torch_scatter)",
+        "torch_scatter belongs to one torch release",
+    ),
+    (
+        G + "thousandbrainsproject/tbp.monty/issues/81",
+        "LibMambaUnsatisfiableError: Encountered problems while solving:\n  - nothing provides requested aihabitat::habitat-sim =0.2.2*\n  - nothing provides requested mkl <2022\n  - nothing provides blas * mkl needed by pytorch-1.11.0.arm64-py3.8_0",
+        "conda-intel-only",
+        "habitat-sim exists for Intel processors only",
+        "CONDA_SUBDIR=osx-64",
+    ),
+    (
+        G + "OpenBMB/MiniCPM/issues/6",
+        "Cannot find CUDA_HOME. CUDA must be available to build the package",
+        "cuda-home",
+        "wants to compile CUDA code",
+        "Leave the package out",
+    ),
+    (
+        G + "facebookresearch/audiocraft/issues/105",
+        "ModuleNotFoundError: No module named 'torch'\n      [end of output]",
+        "torch-missing-in-build",
+        "an environment of its own that does not have it",
+        "pip install --no-build-isolation",
+    ),
+    (
+        "pip: an isolated build, box and package",
+        "  \u2502   ModuleNotFoundError: No module named 'torch'\n  \u2570\u2500> [end of output]\n\n  note: This error originates from a subprocess, and is likely not a problem with pip.\nERROR: Failed to build 'xformers' when getting requirements to build wheel",
+        "torch-missing-in-build",
+        "set-up script of xformers imports torch",
+        "--no-build-isolation xformers",
+    ),
+    (
+        "pip: an isolated build that wants pkg_resources",
+        "      ModuleNotFoundError: No module named 'pkg_resources'\n      [end of output]\n",
+        "torch-missing-in-build",
+        "imports pkg_resources",
+        "'setuptools<81' wheel, then pip install --no-build-isolation",
+    ),
+    (
+        G + "pytorch/pytorch/issues/72069",
+        "clang: error: unable to execute command: Segmentation fault: 11\nclang: error: clang frontend command failed due to signal (use -v to see invocation)",
+        "clang-crashed",
+        "The compiler itself crashed",
+        "MAX_JOBS=2",
+    ),
+    (
+        G + "flet-dev/flet/issues/4543",
+        "dlopen(/Users/x/app/__pypackages__/numpy/core/_multiarray_umath.cpython-312-darwin.so, 0x0002): tried: '/Users/x/app/_multiarray_umath.cpython-312-darwin.so' (code signature in <4B244C37-40C5-380A-9FCF-3FE515E61AAA> '/Users/x/app/_multiarray_umath.cpython-312-darwin.so' not valid for use in process: library load disallowed by system policy)",
+        "library-quarantined",
+        "com.apple.quarantine",
+        "xattr -dr com.apple.quarantine",
+    ),
+    (
+        "dyld: library validation",
+        "tried: '/x/_ssl.so' (code signature in <A> '/x/_ssl.so' not valid for use in process: mapped file has no Team ID and is not a platform binary (signed with custom identity or adhoc?))",
+        "library-other-team",
+        "Library validation",
+        "com.apple.security.cs.disable-library-validation",
+    ),
+    (
+        "dyld: library validation, older words",
+        "(code signature in (/x/a.dylib) not valid for use in process using Library Validation: mapping process is a platform binary, but mapped file is not)",
+        "library-of-platform-binary",
+        "one of macOS's own",
+        "in place of /usr/bin's",
+    ),
+    (
+        "dyld: no signature",
+        "(code signature in <A> '/x/a.dylib' not valid for use in process: mapped file has no cdhash, completely unsigned? Code has to be at least ad-hoc signed.)",
+        "library-unsigned",
+        "no signature at all",
+        "codesign --force --sign - FILE",
+    ),
+    (
+        "dyld: the bytes",
+        "tried: '/x/a.dylib' (code signature invalid in <A> '/x/a.dylib' (errno=1) sliceOffset=0x00000000, codeBlobOffset=0x000142F0, codeBlobSize=0x00004AA0)",
+        "library-signature-broken",
+        "do not fit its signature",
+        "pip install --force-reinstall",
+    ),
+    (
+        G + "csukuangfj/onnxruntime-build/issues/18",
+        'Undefined symbols for architecture arm64:\n  "_OrtSessionOptionsAppendExecutionProvider_CoreML"',
+        "undefined-symbols",
+        "_OrtSessionOptionsAppendExecutionProvider_CoreML of onnxruntime",
+        "--use_coreml",
+    ),
+    (
+        "ld's words",
+        'Undefined symbols for architecture arm64:\n  "_nobody_knows_me", referenced from:\n',
+        "undefined-symbols",
+        "misses _nobody_knows_me",
+        "nm -gU FILE",
+    ),
+    (
+        G + "robert-graf/VIBESegmentator/issues/5",
+        "perform_everything_on_gpu=True is only supported for cuda devices! Setting this to False",
+        "nnunet-notes",
+        "A note of nnU-Net",
+        "Nothing must be done",
+    ),
+    (
+        G + "ggml-org/whisper.cpp/issues/1495",
+        "scikit-learn version 1.2.2 is not supported. Minimum required version: 0.17. Maximum required version: 1.1.2. Disabling scikit-learn conversion API.",
+        "coremltools-versions",
+        "A note of coremltools",
+        "Nothing must be done",
+    ),
+    (
+        G + "ggml-org/whisper.cpp/issues/2783",
+        "ane-transformers 0.1.3 requires torch<=1.11.0,>=1.10.0",
+        "pip-incompatible",
+        "matters only where ane-transformers is used",
+        "two environments",
+    ),
+    (
+        G + "jhj0517/Whisper-WebUI/issues/180",
+        "/x/venv/lib/python3.9/site-packages/urllib3/__init__.py:35: NotOpenSSLWarning: urllib3 v2 only supports OpenSSL 1.1.1+, currently the 'ssl' module is compiled with 'L",
+        "libressl",
+        "nothing fails by it",
+        "urllib3<2",
+    ),
+    (
+        G + "rvandewater/YAIB/issues/3",
+        "OMP: Info #271: omp_set_nested routine deprecated, please use omp_set_max_active_levels instead.",
+        "openmp-notes",
+        "Nothing fails by it",
+        "KMP_WARNINGS=0",
+    ),
+    (
+        G + "mlc-ai/mlc-llm/issues/3036",
+        "Error: Using LLVM 19.1.4 with `-mcpu=apple-latest` is not valid in `-mtriple=arm64-apple-macos`, using default `-mcpu=generic`",
+        "tvm-notes",
+        "A note of TVM",
+        "Nothing must be done",
+    ),
+    (
+        G + "guillaumeboniface/super_resolution/issues/1",
+        "pluggable_device_factory.cc:271] Created TensorFlow device (/job:localhost/replica:0/task:0/device:GPU:0 with 0 MB memory) -> physical PluggableDevice (device: 0, name: METAL, pci bus id: <undefined>)",
+        "tensorflow-metal-notes",
+        "'0 MB memory'",
+        "Nothing must be done",
+    ),
+    (
+        G + "invoke-ai/InvokeAI/issues/243",
+        "error[E0658]: macro attributes in #[derive] output are unstable",
+        "rust-toolchain",
+        "Rust is too old",
+        "rustup update",
+    ),
+    (
+        "cargo's words",
+        "error: rustc 1.72.1 is not supported by the following packages:\n  indexmap@2.11.0 requires rustc 1.82",
+        "rust-toolchain",
+        "Rust is too old",
+        "rustup update",
+    ),
+    (
+        "rustc's words",
+        "error[E0554]: `#![feature]` may not be used on the stable release channel",
+        "rust-nightly-only",
+        "nightly compiler",
+        "RUSTUP_TOOLCHAIN=nightly",
+    ),
+    (
+        G + "iperov/DeepFaceLab/issues/5442",
+        "ERROR: Could not find a version that satisfies the requirement opencv-contrib-python-headless==4.5.1.48 (from versions: 3.4.0.14, 3.4.11.45, 3.4.13.47, 3.4.14.51, 3.4.15.55,",
+        "no-wheel-of-any",
+        "pip sees opencv-contrib-python-headless",
+        "Loosen the version",
+    ),
+    (
+        G + "huggingface/speech-to-speech/issues/44",
+        'raise RuntimeError("Could not configure working env. Have you installed MeC',
+        "mecab-not-installed",
+        "MeCab must be installed",
+        "brew install mecab",
+    ),
+    (
+        G + "OpenMind/OM1/issues/121",
+        "Could not import the PyAudio C module 'pyaudio._portaudio'",
+        "pyaudio-module",
+        "PortAudio is missing",
+        "brew install portaudio",
+    ),
+    (
+        G + "Anjok07/ultimatevocalremovergui/issues/320",
+        "OSError: ctypes.util.find_library() did not manage to locate a library called 'sndfile'",
+        "brew-library",
+        "the library sndfile",
+        "brew install libsndfile",
+    ),
+    (
+        G + "ggml-org/whisper.cpp/issues/2278",
+        "whisper_model_load: invalid model data (bad magic)",
+        "whisper-model-file",
+        "no ggml file of Whisper",
+        "ggml-*.bin",
+    ),
+    (
+        G + "invoke-ai/InvokeAI/issues/297",
+        "Error running RealESRGAN - Your image was not upscaled.\n'NoneType' object has no attribute 'enhance'",
+        "upscaler-not-loaded",
+        "was not loaded",
+        "update the program",
+    ),
+    (
+        G + "svc-develop-team/so-vits-svc/issues/143",
+        "AssertionError: CPU training is not allowed.",
+        "vits-training-cuda",
+        "written for NVIDIA GPUs",
+        "a machine with CUDA",
+    ),
+    (
+        G + "pytorch/vision/issues/9164",
+        "'torchvision::deform_conv2d' is not currently implemented for the MPS device",
+        "missing-op",
+        "no MPS kernel",
+        "Install torchvision 0.23 or newer",
+    ),
+    (
+        G + "MIC-DKFZ/nnUNet/issues/2244",
+        "torch._dynamo.exc.BackendCompilerFailed: backend='inductor' raised:\nAssertionError: Device mps not supported",
+        "compile-device",
+        "cannot generate code for mps",
+        "aot_eager",
+    ),
+    (
+        "dyld's words: the file's path tells its package",
+        "OSError: dlopen(/x/site-packages/llama_cpp/libllama.dylib, 0x0006): tried: '/x/site-packages/llama_cpp/libllama.dylib' (mach-o file, but is an incompatible architecture (have 'x86_64', need 'arm64'))",
+        "wrong-architecture",
+        "another processor",
+        "--no-cache-dir llama-cpp-python",
+    ),
     (
         G + "openai/baselines/issues/1216",
         "gym.error.DependencyNotInstalled: dlopen(/x/venv/lib/python3.10/site-packages/mujoco_py/generated/cymj_2.1.2.14_310_macextensionbuilder_310.so, 0x0002): symbol not found in flat namespace '_mj_Euler'.",
@@ -906,6 +1154,30 @@ def test_a_path_names_the_package_of_its_file() -> None:
     assert package_of("/x/lib/python3.11/site-packages/cv2/cv2.abi3.so") == "opencv-python"
     assert package_of("/x/site-packages/tokenizers/tokenizers.so") == "tokenizers"
     assert package_of("/usr/lib/libSystem.B.dylib") == ""
+
+
+#: Parts of patterns whose names an answer uses as ordinary words, or as what its reader has to fill in.
+_FOR_THE_READER = {"NAME", "PATH", "FILE", "URL", "TAG", "SDK", "LFS", "MODEL", "IOAF"}
+
+_PLACE = re.compile(
+    r"(?<![\w$-])(?:PACKAGE|LIBRARY|SYMBOL|MODULE|HEADER|WANTED|FORMULA|CRATE|ATTRIBUTE|EXTRA)\b"
+)
+
+
+def test_no_message_leaves_a_place_empty_when_nothing_is_named() -> None:
+    for message in messages():
+        said = " ".join(advice(message.id, {}, message.means, message.fix))
+        parts = {name.rstrip("0123456789").upper() for name in message.regex.groupindex} - _FOR_THE_READER
+        assert not parts.intersection(re.findall(r"(?<![\w$])[A-Z]{3,}\b", said)), message.id
+        assert not _PLACE.search(said), message.id
+
+
+@pytest.mark.parametrize("text", [entry[1] for entry in [*TEXTS, *REAL]])
+def test_no_answer_shows_a_place_that_is_not_filled(text: str) -> None:
+    for finding in explain(text).findings:
+        answer = f"{finding.means} {finding.fix}"
+        assert not _PLACE.search(answer), finding.message
+        assert not re.search(r"\ba (?=[aeio]\w|<)", answer.replace("a one", "")), finding.message
 
 
 @pytest.mark.parametrize(

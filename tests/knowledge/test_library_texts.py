@@ -344,7 +344,7 @@ TEXTS = [
     ("torch.cuda.is_available() False", "program-sees-no-gpu"),
     (
         "code signature in <X> '/x.so' not valid for use in process: mapping process and mapped file (non-platform) have different Team IDs",
-        "gatekeeper",
+        "library-other-team",
     ),
     ("OMP: Error #179: Function Can't open SHM2 failed", "openmp-shared-memory"),
     ("RuntimeError: could not create a primitive descriptor for a matmul primitive", "onednn-primitive"),

@@ -12,33 +12,45 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from mpsprobe import toml
-from mpsprobe.knowledge import _pasted
-
-#: What a message says: its meaning and its fix.
-Advice = tuple[str, str]
+from mpsprobe.knowledge import _fitting_wheels
+from mpsprobe.knowledge._fitting_wheels import Advice
 
 #: Words in capitals that stand for a part of the text, where the text names it.
 _PLACES = re.compile(
-    r"\b(?:PACKAGE|SYMBOL|LIBRARY|HEADER|FLAG|CRATE|HAVE|WANTED|FORMULA|PROGRAM|MODULE|ATTRIBUTE|NODE)\b"
+    r"\b(?:PACKAGE|SYMBOL|LIBRARY|HEADER|FLAG|CRATE|HAVE|WANTED|FORMULA|PROGRAM|MODULE|ATTRIBUTE|NODE|EXTRA)\b"
 )
 
-#: What a meaning says where the text does not name it.
+#: What an answer says where the text does not name it.
 _UNNAMED = {
     "PACKAGE": "the package",
     "LIBRARY": "that library",
     "SYMBOL": "that function",
     "MODULE": "that module",
+    "HEADER": "that header",
+    "FLAG": "that option",
+    "CRATE": "that crate",
+    "HAVE": "the one that is there",
+    "WANTED": "the one that is asked for",
+    "FORMULA": "that formula",
+    "PROGRAM": "the program",
+    "ATTRIBUTE": "that name",
+    "NODE": "that node",
+    "EXTRA": "that extra",
 }
+
+#: Messages whose file, where it lies in `site-packages`, tells the package.
+_OF_A_FILE = frozenset({"wrong-architecture", "homebrew-library-gone"})
+
+#: What comes before or after a name in a command, where words would not do.
+_BEFORE_NAME = re.compile(
+    r"(?:\b(?:(?:pip3?|pipx|conda|brew|uv|mamba)\b[\w -]*|import)|(?<!\w)-{1,2}[\w-]+|:all:)\s+['\"]?$"
+)
+_AFTER_NAME = re.compile(r"[\[<>=]|'| ;")
 
 #: From how many letters on a function's name is cut.
 _LONG = 80
-
-#: The Pythons that a Mac can have today, the most useful first.
-_PYTHONS = ("3.12", "3.11", "3.10", "3.13", "3.14", "3.9", "3.8", "3.7")
 
 
 class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,13 +90,10 @@ def advice(message: str, values: Mapping[str, str], means: str, fix: str) -> Adv
     """
     # each alternative of a pattern needs a name of its own: package, package2 ...
     named = next((values[name] for name in sorted(values) if name.startswith("package") and values[name]), "")
-    values = {**values, "package": named} if named else values
+    values = {**values, "package": named} if named else _owner(values) if message in _OF_A_FILE else values
     made = _MADE[message](values) if message in _MADE else None
     said, done = made or (means, fix)
-    said = _filled(said, values)
-    for place, words in _UNNAMED.items():
-        said = re.sub(rf"\b{place}\b", words, said)
-    return said, _filled(done, values)
+    return _in_words(_filled(said, values)), _in_words(_filled(done, values))
 
 
 def package_of(path: str) -> str:
@@ -101,6 +110,18 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return _PLACES.sub(value, text)
 
 
+def _in_words(text: str) -> str:
+    """Return an answer with words for each part that the text of the error does not name, `<its name>` in commands."""
+
+    def words(match: re.Match[str]) -> str:
+        command = _BEFORE_NAME.search(text, 0, match.start()) or _AFTER_NAME.match(text, match.end())
+        said = "<its name>" if command else _UNNAMED[match[0]]
+        begins = not match.start() or text[: match.start()].endswith((". ", "! "))
+        return f"{said[0].upper()}{said[1:]}" if begins else said
+
+    return _PLACES.sub(words, text)
+
+
 def _name(text: str) -> str:
     """Return the first package that a text names, without its version; PACKAGE when it names none."""
     found = re.match(r"[\s'\"`(]*(?P<name>[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)", text)
@@ -109,8 +130,8 @@ def _name(text: str) -> str:
 
 def _owner(values: Mapping[str, str]) -> dict[str, str]:
     """Return the values with the package that the file which needs something belongs to, where its path says so."""
-    file = values.get("user") or values.get("file") or ""
-    package = package_of(file) or package_of(values.get("file", ""))
+    files = [values.get(name, "") for name in ("user", "file", "opened")]
+    package = next(filter(None, map(package_of, files)), "")
     return {**values, "package": package} if package else dict(values)
 
 
@@ -156,14 +177,43 @@ def _not_linked(values: Mapping[str, str]) -> Advice | None:
     """Name the library of a function that the linker misses."""
     symbol = next((values[name] for name in ("symbol", "symbol2", "symbol3") if values.get(name)), "")
     entry = next((one for one in _data().undefined if re.match(one.pattern, symbol)), None)
-    if entry is None:
+    if not symbol:
         return None
     short = symbol if len(symbol) <= _LONG else f"{symbol[:_LONG]}..."
+    if entry is None:
+        return (
+            f"The linker misses {short}: its library or framework is not in the link, or objects of an earlier build "
+            "with other options lie in the folder; or its library is of the other architecture (then a line says: "
+            "ignoring file ..., building for ...).",
+            "Find the library that has it (its first letters mostly say which; nm -gU FILE lists what a library has) "
+            "and link it in its arm64 build (brew --prefix says /opt/homebrew). make clean or a new build folder, with "
+            "the same options for every target; a wheel or a newer release of the package.",
+        )
     return (
         f"The linker misses {short} of {entry.library}: it is not in the link, or in another release, build or "
         "architecture than the headers that were compiled (then a line says: ignoring file ..., building for ...).",
         entry.fix,
     )
+
+
+#: Said of a program without Python that brings torch's C++ libraries along.
+_PLUGIN = (
+    "A program or plug-in without Python is linked against LIBRARY, one of torch's C++ libraries (libtorch), which do "
+    "not lie where it looks: beside it, as its download has them, or at a path of its own (@rpath).",
+    "Install the plug-in's build for macOS and this processor again, whole, with the libtorch folder that comes with "
+    "it. Else download libtorch for macOS (pytorch.org; the release that the plug-in was built with) and add its "
+    "folder: install_name_tool -add_rpath /PATH/libtorch/lib FILE, then codesign --force --sign - FILE; otool -l FILE "
+    "(LC_RPATH) shows where it looks. pip install torch does not help it.",
+)
+
+
+def _is_plugin(values: Mapping[str, str]) -> bool:
+    """Return whether the file that misses a library is known, and is none of Python's or of torch's own."""
+    file = values.get("user") or values.get("file") or values.get("opened") or ""
+    pythons = (
+        r"(?:site|dist)-packages|python|conda|/torch\w*/|\.cpython-|\.abi3|\.so$|/lib(?:torch|c10)[^/]*$"
+    )
+    return "/" in file and not re.search(pythons, file, re.IGNORECASE)
 
 
 def _missing_library(values: Mapping[str, str]) -> Advice | None:
@@ -185,6 +235,8 @@ def _missing_library(values: Mapping[str, str]) -> Advice | None:
     for entry in _data().library:
         found = re.search(entry.pattern, library)
         if found:
+            if entry.what == "torch" and _is_plugin(values):
+                return _PLUGIN[0].replace("LIBRARY", name), _PLUGIN[1]
             what = f" (it belongs to {entry.what})" if entry.what else ""
             named |= {"formula": found.groupdict().get("formula") or ""}
             means = f"{of} is linked against {name}{what}, which is not where it looks."
@@ -210,94 +262,6 @@ def _missing_library(values: Mapping[str, str]) -> Advice | None:
         "architecture, and build it again."
     )
     return _filled(means, named), _filled(fix, named)
-
-
-def _python_range(values: Mapping[str, str]) -> Advice | None:
-    have, wanted = values.get("have", ""), values.get("wanted", "")
-    spec = _specifier(wanted)
-    if spec is None:
-        return None
-    fitting = [version for version in _PYTHONS if version in spec or f"{version}.9" in spec]
-    best = fitting[0] if fitting else ""
-    who = "PACKAGE" if values.get("package") else "The package or project"
-    which = ""
-    if have:
-        newest = max((Version(version) for version in fitting), default=None)
-        which = "too new" if newest and Version(have) > newest else "too old"
-        which = f", and this Python is {have}: {which}" if fitting else f", and this Python is {have}"
-    means = f"{who} takes Python {wanted}{which}."
-    if not best:
-        return means, "No Python of today fits: a newer release of PACKAGE, or a maintained fork."
-    fix = (
-        f"Python {best} in a fresh environment (uv venv --python {best}; python{best} -m venv .venv; conda "
-        f"create -n NAME python={best}); or another release of it"
-    )
-    return means, fix + (" that takes the newer Python." if "new" in which else ".")
-
-
-def _specifier(text: str) -> SpecifierSet | None:
-    """Return a range of versions; Poetry's `^3.10` is read as `>=3.10,<4`. None when it cannot be read."""
-    caret = re.fullmatch(r"[\^~](3\.\d+)(?:\.\d+)?", text.strip())
-    try:
-        return SpecifierSet(f">={caret[1]},<4" if caret else re.sub(r"^(\d)", r"==\1", text.strip()))
-    except InvalidSpecifier:
-        return None
-
-
-def _wheel_tags(values: Mapping[str, str]) -> Advice | None:
-    """Explain uv's hint: which Pythons, or which systems, the wheels of a package are for."""
-    tags = re.findall(r"[`'](\w+)[`']", values.get("tags", ""))
-    release = f" {values['release']}" if values.get("release") else ""
-    pythons = sorted({(int(a), int(b)) for tag in tags for a, b in re.findall(r"^(?:cp|pp)(\d)(\d+)", tag)})
-    if pythons:
-        names = [f"{major}.{minor}" for major, minor in pythons]
-        best = next((name for name in _PYTHONS if name in names), names[-1])
-        return (
-            f"PACKAGE{release} has wheels for Python {', '.join(names)} only, and this one is another.",
-            f"uv python pin {best} (uv venv --python {best}), then again; or another release of PACKAGE.",
-        )
-    if not tags:
-        return None
-    macs = [tag for tag in tags if tag.startswith("macosx")]
-    mine = values.get("tag", "")
-    systems = ", ".join(
-        dict.fromkeys("Windows" if tag.startswith("win") else "Linux" for tag in tags if tag not in macs)
-    )
-    if not macs:
-        return (
-            f"PACKAGE{release} has wheels for {systems} only, none for a Mac and this Python, and no source that could "
-            "be built.",
-            "Look at its files on PyPI: where another Python has one for macOS, take that Python (uv python pin 3.12, "
-            "uv venv --python 3.12). Else leave it out, or bind it to its system (PACKAGE ; sys_platform == 'linux'); "
-            "another release of it or a fork may have one for macOS.",
-        )
-    processors = {
-        "universal2" if tag.endswith("universal2") else tag.partition("_")[2].split("_", 2)[-1]
-        for tag in macs
-    }
-    have = "x86_64" if "x86_64" in mine else "arm64" if "arm64" in mine else ""
-    oldest = min(tuple(int(n) for n in re.findall(r"_(\d+)", tag)[:2]) for tag in macs)
-    needs = f"{oldest[0]}" if oldest[0] > 10 else f"{oldest[0]}.{oldest[1]}"
-    if have == "x86_64" and "x86_64" not in processors and "universal2" not in processors:
-        return (
-            f"PACKAGE{release} has no wheel for Intel Macs, and this Python is an x86-64 one (an Intel Mac, "
-            "or Rosetta on Apple silicon).",
-            "On Apple silicon an arm64 Python: uv python install cpython-3.12-macos-aarch64 and a new "
-            ".venv; a uv or Homebrew of /usr/local is an Intel one. On an Intel Mac an older release of it "
-            "(torch: 2.2.2).",
-        )
-    if have == "arm64" and "arm64" not in processors and "universal2" not in processors:
-        return (
-            f"PACKAGE{release} has a wheel for Intel Macs, none for Apple silicon.",
-            "A newer release of it, or its source; else an x86-64 Python under Rosetta, in which nothing "
-            "runs on the GPU.",
-        )
-    return (
-        f"The wheels of PACKAGE{release} want macOS {needs} or newer, and this Python says "
-        f"{mine or 'an older one'}; 10_16 is what a Python says that was built with an old SDK.",
-        f"Update macOS to {needs} or newer; where it is: a newer build of Python (uv python install 3.12), "
-        "or an older release of PACKAGE.",
-    )
 
 
 def _header(values: Mapping[str, str]) -> Advice | None:
@@ -347,8 +311,8 @@ def _missing_module(values: Mapping[str, str]) -> Advice | None:
         + (
             "; or activate the environment first."
             if top in _data().distribution
-            else f", where the program's requirements name it (PyPI may call it otherwise, and may have a {top} of "
-            "somebody else); or activate the environment first."
+            else ", where the program's requirements name it (PyPI may call it otherwise, and may have another "
+            "package of that name); or activate the environment first."
         )
         + " A module of the project itself: start it from the project's folder, or pip install -e .; one that a "
         "program from pip lacks: another release of that program.",
@@ -415,60 +379,54 @@ def _build_needs(values: Mapping[str, str]) -> Advice | None:
     )
 
 
-def _wheel_file(values: Mapping[str, str]) -> Advice | None:
-    means, fix = _pasted.wheel_advice(values["wheel"])
-    return (means, fix) if means else None
-
-
-def _no_version(values: Mapping[str, str]) -> Advice | None:
-    """Say of what pip did not find whether it is older or newer than the releases that it sees, which it lists."""
-    wanted = values.get("wanted", "")
-    seen = sorted(filter(None, map(_version, values.get("versions", "").split(","))))
-    if not seen:
+def _missing_in_build(values: Mapping[str, str]) -> Advice | None:
+    """Say what pip's isolated build lacks where it is a part of setuptools, which newer ones no longer have."""
+    module = values.get("module", "").partition(".")[0]
+    if module not in {"pkg_resources", "distutils", "setuptools"}:
         return None
-    pinned = _version(wanted.lstrip("=<>!~").partition(",")[0])
-    means = (
-        f"pip sees PACKAGE {seen[0]} to {seen[-1]} for this Python and this Mac, and none that fits "
-        f"{wanted or 'the rest'}"
-    )
-    python = "an arm64 Python of another release (3.10 to 3.12 have most)"
-    if pinned and pinned > seen[-1]:
-        means += ": newer releases want another Python or macOS, have files for other systems only, or do not exist."
-    elif pinned and pinned < seen[0]:
-        means += ": older releases have no file for this Mac, or for so new a Python."
-    else:
-        means += ": that release has files for other systems or Pythons only, or was withdrawn."
     return (
-        means,
-        f"Loosen the version to one that it lists (PACKAGE>={seen[0]}), or {python}; look at the release's "
-        "files on PyPI.",
+        f"The set-up script of PACKAGE imports {module}, and the environment that pip makes for its build does not "
+        "have it (the newest setuptools has no pkg_resources, Python 3.12 no distutils).",
+        "A newer release of PACKAGE; or pip install 'setuptools<81' wheel, then pip install --no-build-isolation "
+        "PACKAGE; or Python 3.10 or 3.11 in a fresh environment.",
     )
 
 
-def _version(text: str) -> Version | None:
-    try:
-        return Version(text.strip())
-    except InvalidVersion:
+def _of_homebrew(values: Mapping[str, str]) -> Advice | None:
+    """Name the formula of a library that a package looks for by its name."""
+    library = values.get("library", "").partition(".")[0]
+    formulae = {"sndfile": "libsndfile", "magic": "libmagic", "omp": "libomp", "espeak": "espeak-ng"}
+    formula = formulae.get(library, library.partition("-")[0] if library != "espeak-ng" else library)
+    if not library:
         return None
+    newer = "pip install -U soundfile (0.12 and newer bring it) or " if library == "sndfile" else ""
+    return (
+        f"The package looks for the library {library}, which is not installed, or lies in Homebrew's folder "
+        "(/opt/homebrew/lib on Apple silicon), where Python does not look by itself.",
+        f"{newer}brew install {formula} with the Homebrew of Python's architecture, then export "
+        "DYLD_FALLBACK_LIBRARY_PATH=$(brew --prefix)/lib in that shell.",
+    )
 
 
 _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "flat-namespace-symbol": _missing_symbol,
     "undefined-symbols": _not_linked,
+    "torch-missing-in-build": _missing_in_build,
+    "brew-library": _of_homebrew,
     "library-not-loaded": _missing_library,
-    "python-out-of-range": _python_range,
-    "uv-wheel-tags": _wheel_tags,
+    "python-out-of-range": _fitting_wheels.python_range,
+    "uv-wheel-tags": _fitting_wheels.wheel_tags,
     "compiled-package-incomplete": _from_source,
     "import-name": _removed,
     "module-attribute-gone": _removed,
     "conda-package-named": _not_in_conda,
     "header-missing": _header,
     "header-without-ending": _header,
-    "no-wheel-of-any": _no_version,
+    "no-wheel-of-any": _fitting_wheels.no_version,
     "module-not-installed": _missing_module,
     "module-missing": _missing_module,
     "build-of-wheel-failed": _build_needs,
     "wheel-needs-library": _build_needs,
-    "uv-wheel-file": _wheel_file,
-    "wheel-of-other-platform": _wheel_file,
+    "uv-wheel-file": _fitting_wheels.wheel_file,
+    "wheel-of-other-platform": _fitting_wheels.wheel_file,
 }

@@ -275,7 +275,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
         dtype=dtype,
         values=values,
         means=means,
-        fix=_fix_op(fixed_in, fallback) if message.id == "missing-op" else fix,
+        fix=_fix_op(op, fixed_in, fallback) if message.id == "missing-op" else fix,
         releases=" to ".join(dict.fromkeys(hit.wheels)) if hit.wheels else "",
         fixed_in=fixed_in,
         fixed=fixed_text,
@@ -330,8 +330,14 @@ def _op_of_kernel(values: dict[str, str]) -> str:
     return name if re.fullmatch(r"[\w.]+", kernel) and op_history(name) else ""
 
 
-def _fix_op(fixed_in: str, fallback: str) -> str:
+def _fix_op(op: str, fixed_in: str, fallback: str) -> str:
     ways = [f'install torch {fixed_in} or newer (pip install -U "torch>={fixed_in}")'] if fixed_in else []
+    library = None if fixed_in else library_op(op)
+    if library is not None and library.since:
+        name, since = library.library, library.since
+        ways.append(
+            f'install {name} {since} or newer with its torch (pip install -U torch "{name}>={since}")'
+        )
     if fallback == "yes":
         ways.append("set PYTORCH_ENABLE_MPS_FALLBACK=1 before Python starts")
     ways.append("move its inputs to the CPU for that op")
