@@ -100,7 +100,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
     (
         G + "Comfy-Org/ComfyUI/issues/6859",
         "Trying to convert Float8_e4m3fn to the MPS backend but it does not have support for that dtype.",
-        "dtype-not-on-mps",
+        "dtype-float8-on-mps",
         {"dtype": "Float8_e4m3fn"},
     ),
     (
@@ -309,7 +309,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
     (
         G + "kornia/kornia/issues/4207",
         "Failed to created pipeline state object ... unsupported deferred-static-alloca-size",
-        "shader-compile",
+        "metal-virtual-gpu",
         {},
     ),
     (
@@ -930,7 +930,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
     (
         "https://github.com/ml-explore/mlx/issues/4389",
         "RuntimeError: [metal::Device] Unable to load kernel v_copyint32float32",
-        "mlx-kernel-missing",
+        "mlx-kernel-of-copies",
         {"kernel": "v_copyint32float32"},
     ),
     (

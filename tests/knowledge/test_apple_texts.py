@@ -227,7 +227,7 @@ TEXTS = [
     ("TracerWarning: Converting a tensor to a Python boolean might cause the trace to be incorrect.", "tracer-note", "note", "Nothing"),
     ("NotImplementedError: Core ML does not support non-contiguous dim order", "coreml-op-limits", "narrower", "other terms"),
     # public threads, fifth round
-    ("Assertion failed: (vals.isSplat()), function getConstantValue, file CommonRuntimeUtils.h, line 58.", "assertion-in-mpsgraph", "MPSGraph", "newer torch"),
+    ("Assertion failed: (vals.isSplat()), function getConstantValue, file CommonRuntimeUtils.h, line 58.", "mpsgraph-splat", "several different values", "Update macOS"),
     ("MPSGraphUtilities.mm:39:0: error: 'mps.matmul' op contracting dimensions differ 768 & 2048", "graph-matmul-shapes", "SDXL", "CPU"),
     ("objc[26679]: Class CaptureDelegate is implemented in both /x/cv2/cv2.abi3.so (0x13bc76480) and /opt/homebrew/Cellar/opencv/4.7.0_1/lib/libopencv_videoio.4.7.0.dylib (0x369c78880).", "class-in-two-libraries", "Two copies", ""),
     ("RuntimeError: tensors must be 2-D", "tensors-must-be-2d", "1.12", "newer torch"),

@@ -432,7 +432,10 @@ def test_code_that_a_fix_gives_computes_the_same_on_the_cpu() -> None:
             "TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1\nOS: macOS 15.1 (arm64)",
             "torch 2.5.1 and macOS 15.1 are new enough already",
         ),
-        ("TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1\nOS: macOS 13.1 (arm64)", ""),
+        (
+            "TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1\nOS: macOS 13.1 (arm64)",
+            "torch 2.5.1 is new enough already; macOS 13.1 is not",
+        ),
         ("TypeError: BFloat16 is not supported on MPS\nPyTorch version: 2.5.1", ""),
     ],
 )

@@ -125,7 +125,7 @@ def test_texts_that_only_look_alike_have_no_answer(text: str) -> None:
         (
             "RuntimeError: [METAL] Command buffer execution failed: Caused GPU Timeout Error "
             "(00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
-            "mlx-command-buffer",
+            "mlx-gpu-timeout",
         ),
         (
             "ggml_metal_synchronize: error: command buffer 0 failed with status 5\n"

@@ -373,7 +373,7 @@ def wheel_advice(name: str) -> tuple[str, str]:
 
 
 def new_enough(fix: str, torch: str, macos: str) -> str:
-    """Return a sentence where a fix asks for releases that the text's own torch and macOS have reached already.
+    """Return a sentence where the text's own torch and macOS, or one of them, have reached what a fix asks for.
 
     Args:
         fix: The fix, as it is shown.
@@ -381,18 +381,21 @@ def new_enough(fix: str, torch: str, macos: str) -> str:
         macos: Its macOS, empty when it states none.
     """
     wanted = {
-        f"torch {torch}": (torch, re.search(r"\btorch(?: to)? (\d+\.\d+) or newer", fix)),
-        f"macOS {macos}": (macos, re.search(r"\bmacOS(?: to)? (\d+(?:\.\d+)?) or newer", fix)),
+        "torch": (torch, re.search(r"\btorch(?: to)? (\d+\.\d+) or newer", fix)),
+        "macOS": (macos, re.search(r"\bmacOS(?: to)? (\d+(?:\.\d+)?) or newer", fix)),
     }
     asked = {name: (have, found[1]) for name, (have, found) in wanted.items() if found}
-    if not asked or not all(have and _reaches(have, least) for have, least in asked.values()):
+    reached = [name for name, (have, least) in asked.items() if have and _reaches(have, least)]
+    missing = [name for name in asked if name not in reached]
+    if not reached or any(not asked[name][0] for name in missing):
         return ""
-    verb = "is" if len(asked) == 1 else "are"
-    which = " (print(torch.__version__) in the program)" if f"torch {torch}" in asked else ""
-    return (
-        f"{' and '.join(asked)} {verb} new enough already: check that the program runs there{which}, or "
-        "take the other ways."
-    )
+    names = " and ".join(f"{name} {asked[name][0]}" for name in reached)
+    verb = "is" if len(reached) == 1 else "are"
+    if missing:
+        have, least = asked[missing[0]]
+        return f"{names} {verb} new enough already; {missing[0]} {have} is not: it must be {least} or newer."
+    which = " (print(torch.__version__) in the program)" if "torch" in reached else ""
+    return f"{names} {verb} new enough already: check that the program runs there{which}, or take the other ways."
 
 
 def _reaches(have: str, least: str) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
-from mpsprobe.knowledge import _installation, _pasted, advisories, environment, ops
+from mpsprobe.knowledge import _graphs, _installation, _pasted, advisories, environment, ops
 from mpsprobe.knowledge._pasted import Frame, macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.check_messages import with_checks
@@ -298,7 +298,9 @@ def _for_values(hit: TextMatch, values: dict[str, str]) -> tuple[str, str]:
         if major:
             named = f"lib{values['library']}.{values['release']} belongs to FFmpeg {major}"
             return f"{message.means} {named}.", message.fix.replace("MAJOR", major)
-    return _installation.advice(message.id, values, message.means, message.fix)
+    return _graphs.advice(message.id, hit.values) or _installation.advice(
+        message.id, values, message.means, message.fix
+    )
 
 
 _UNITS = {"bytes": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
@@ -389,7 +391,7 @@ def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, ma
         return message.fixed, f"torch {message.fixed} and newer do not raise it."
     if message.cause in (Cause.MISSING_OP, Cause.FALLBACK) and "op" in hit.values:
         return _fixed_op(history, hit.values["op"], torch, message.cause is Cause.FALLBACK)
-    if message.id == "dtype-not-on-mps" and dtype:
+    if re.fullmatch(r"dtype-\w+-on-mps", message.id) and dtype:
         return _fixed_dtype(dtype)
     if message.id == "macos-too-old":
         return "", environment.macos_allows(torch, macos).message if torch and macos else ""
