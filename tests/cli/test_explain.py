@@ -109,3 +109,37 @@ def test_a_log_of_windows_lines_and_colours_is_read() -> None:
     log = f"\x1b[31mFehler:\x1b[0m 运行时出错\r\nUserWarning: x\r\n\x1b[1m{MISSING}\x1b[0m\r\n"
     result = run("-", stdin=log.encode())
     assert result.output.startswith("missing-op: aten::isin.Tensor_Tensor_out")
+
+
+def test_rows_keep_their_indent_beside_long_words() -> None:
+    symbol = "__ZN2at5emptyEN3c108ArrayRefIxEENS0_13TensorOptionsENS0_8optionalINS0_12MemoryFormatEEE"
+    path = "/Users/x/env/lib/python3.9/site-packages/torch_sparse/_convert_cpu.so"
+    first, *rows = (
+        run(f"OSError: dlopen({path}, 0x0006): Symbol not found: {symbol}").output.rstrip().split("\n")
+    )
+    assert first == "install"
+    assert all(row.startswith("  ") for row in rows)
+    assert "dlopen(.../site-packages/torch_sparse/_convert_cpu.so" in rows[0]
+
+
+def test_given_versions_are_not_echoed() -> None:
+    timeout = "Execution of the command buffer was aborted: kIOGPUCommandBufferCallbackErrorTimeout"
+    assert "14.0" not in run(timeout, "--macos", "14.0").output
+    no_wheel = "ERROR: Could not find a version that satisfies the requirement pyg_lib (from versions: none)"
+    for text in (
+        "KeyError: 'weight'",
+        no_wheel,
+        "AttributeError: module 'torch.backends' has no attribute 'mps'",
+    ):
+        assert "1.13" not in run(text, "--torch", "1.13.1").output
+
+
+def test_an_old_torch_takes_one_line_at_most() -> None:
+    refused = "MPSNDArray.mm:78: failed assertion `something new'"
+    last = run(refused, "--torch", "1.13.1").output.rstrip().split("\n\n")[-1]
+    assert last == "torch 1.13.1 is older than all known here (2.1): upgrade it first."
+
+
+def test_the_torch_of_a_commit_is_said() -> None:
+    text = f"{MISSING} The use-case and commit hash e2d141dbde55c2a4370fac5165b0561b6af4798b."
+    assert "is torch 2.7.1's" in run(text).output

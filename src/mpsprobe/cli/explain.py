@@ -12,6 +12,7 @@ import click
 from mpsprobe.cli.sink import Sink, pass_sink, width
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import ops
+from mpsprobe.knowledge.error_texts import Cause
 from mpsprobe.knowledge.explain import Explained, Explanation, explain
 
 #: A single word that can only be the name of a file.
@@ -44,11 +45,10 @@ def command(sink: Sink, text: tuple[str, ...], torch: str | None, macos: str | N
     """
     result = explain(_read(text), torch, macos)
     if result.findings:
-        sink.result(render(result), result)
+        sink.result(render(result), result, verbatim=True)
         return
-    old = f"{_too_old(result)}\n" if result.too_old else ""
     sink.result(
-        f"{old}mpsprobe knows no message in this text.\n"
+        "mpsprobe knows no message in this text.\n"
         "It looks for what torch, Metal, macOS, pip and the libraries around them write on Macs. Paste the whole "
         "traceback with its last lines.",
         result,
@@ -94,28 +94,27 @@ def _is_file(text: str) -> bool:
 
 
 def render(result: Explanation) -> str:
-    """Return the explanation as text."""
+    """Return the explanation as text, wrapped."""
     parts = [_finding(finding) for finding in result.findings]
-    context = [
-        f"torch {result.torch} ({_ORIGIN[result.torch_from]})" if result.torch else "",
-        f"macOS {result.macos} ({_ORIGIN[result.macos_from]})" if result.macos else "",
-    ]
-    known = ", ".join(part for part in context if part)
-    if known:
-        parts.append(f"Judged for {known}.")
-    if result.too_old:
-        parts.append(_too_old(result))
+    if result.torch_from == "commit":
+        parts.append(f"The commit in the error is torch {result.torch}'s.")
+    if result.too_old and not any(_needs_no_upgrade(finding) for finding in result.findings):
+        parts.append(
+            f"torch {result.too_old} is older than all known here ({ops.releases()[0]}): upgrade it first."
+        )
     return "\n\n".join(parts)
 
 
-def _too_old(result: Explanation) -> str:
-    return (
-        f"torch {result.too_old} is older than {ops.releases()[0]}, the oldest release that is known here: nothing "
-        "was judged by it. Much of what it refused has been lifted since; upgrade torch first."
+#: Causes that a newer torch does not remove.
+_NOT_TORCH = {Cause.INSTALL, Cause.THIRD_PARTY, Cause.CUDA_ONLY, Cause.ARGUMENTS}
+
+
+def _needs_no_upgrade(finding: Explained) -> bool:
+    """Return whether a finding names a release or a newer torch itself, or is about something else."""
+    names = re.search(
+        r"\btorch(?: to)? \d|\btorch>=|\b(?:newer|update|upgrade)\b[^.;]{0,20}\btorch\b", finding.fix
     )
-
-
-_ORIGIN = {"option": "as given", "commit": "from the commit in the error", "log": "as the text says"}
+    return finding.cause in _NOT_TORCH or bool(finding.fixed_in) or names is not None
 
 
 def _finding(finding: Explained) -> str:

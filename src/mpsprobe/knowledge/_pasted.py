@@ -372,30 +372,45 @@ def wheel_advice(name: str) -> tuple[str, str]:
     return f"{means}; this Python or Mac is not all of that.", f"{fix}{pip} chooses the file that fits."
 
 
-def new_enough(fix: str, torch: str, macos: str) -> str:
-    """Return a sentence where the text's own torch and macOS, or one of them, have reached what a fix asks for.
+_LIMIT = r"(?: to)? (?P<least>\d+(?:\.\d+)*) or newer"
+_TORCH_LIMIT, _MACOS_LIMIT = re.compile(rf"\btorch{_LIMIT}"), re.compile(rf"\bmacOS{_LIMIT}")
+
+
+def new_enough(fix: str, torch: str, macos: str, fixed_in: str = "", macos_from: str = "") -> str:
+    """Return a sentence where a fix asks for releases that the text's own torch and macOS have reached already.
+
+    Where it asks for both and only one is reached, the sentence names the other. It is empty where a version
+    that the fix asks for is unknown.
 
     Args:
         fix: The fix, as it is shown.
         torch: The release of the text, empty when it states none.
         macos: Its macOS, empty when it states none.
+        fixed_in: The first good torch release, where the fix does not name one; empty when unknown.
+        macos_from: The first good macOS, where the fix speaks of macOS without a number; empty when unknown.
     """
-    wanted = {
-        "torch": (torch, re.search(r"\btorch(?: to)? (\d+\.\d+) or newer", fix)),
-        "macOS": (macos, re.search(r"\bmacOS(?: to)? (\d+(?:\.\d+)?) or newer", fix)),
+    of_torch, of_macos = _TORCH_LIMIT.search(fix), _MACOS_LIMIT.search(fix)
+    least = {
+        "torch": of_torch["least"] if of_torch else fixed_in,
+        "macOS": of_macos["least"] if of_macos else macos_from if "macOS" in fix else "",
     }
-    asked = {name: (have, found[1]) for name, (have, found) in wanted.items() if found}
-    reached = [name for name, (have, least) in asked.items() if have and _reaches(have, least)]
-    missing = [name for name in asked if name not in reached]
-    if not reached or any(not asked[name][0] for name in missing):
+    have = {"torch": torch, "macOS": macos}
+    asked = [name for name, release in least.items() if release]
+    if not asked or not all(have[name] for name in asked):
         return ""
-    names = " and ".join(f"{name} {asked[name][0]}" for name in reached)
-    verb = "is" if len(reached) == 1 else "are"
-    if missing:
-        have, least = asked[missing[0]]
-        return f"{names} {verb} new enough already; {missing[0]} {have} is not: it must be {least} or newer."
+    reached = [name for name in asked if _reaches(have[name], least[name])]
+    if not reached:
+        return ""
+    said = " and ".join(f"{name} {have[name]}" for name in reached)
+    missed = [name for name in asked if name not in reached]
+    if missed:
+        (name,) = missed
+        return f"{said} is new enough already; {name} {have[name]} is not: it must be {least[name]} or newer."
+    said += f" {'is' if len(reached) == 1 else 'are'} new enough already"
+    if macos and not least["macOS"] and re.search(r"\b(?:newer|update|current)\b[^.;]{0,20}\bmacOS\b", fix):
+        return f"{said}: what is left is a macOS newer than {macos}, or the other ways."
     which = " (print(torch.__version__) in the program)" if "torch" in reached else ""
-    return f"{names} {verb} new enough already: check that the program runs there{which}, or take the other ways."
+    return f"{said}: check that the program runs there{which}, or take the other ways."
 
 
 def _reaches(have: str, least: str) -> bool:
@@ -404,3 +419,82 @@ def _reaches(have: str, least: str) -> bool:
         return Version(have) >= Version(least)
     except InvalidVersion:
         return False
+
+
+#: The greatest length of the excerpt that a finding shows, of its part before the message, and of its end.
+_EXCERPT, _LEAD, _TAIL = 300, 150, 130
+
+#: Characters on either side of a message that are looked at for its excerpt.
+_SURROUNDINGS = 1500
+
+#: An absolute path, or one from the user's folder; between quote marks it may hold blanks.
+_LONG_PATH = re.compile(
+    r"(?<=')/[^'\n]{48,}(?=')"
+    r"|(?<![\w:/.@~-])(?:~|\.{1,2})?/"
+    r"(?:[^\s'\"(),:;<>|`]|(?<=Application) (?=Support/)|(?<=Mobile) (?=Documents/)){48,}"
+)
+
+
+def excerpt(text: str, start: int, end: int, names: Iterable[str] = ()) -> str:
+    """Return a message with the rest of its first and last line, as one line that can be read at a glance.
+
+    Long paths keep their end, and a line that is still too long its beginning, its end, where the reason stands, and
+    the names that the answer speaks of. It begins and ends at whole words. A line that ends in a colon has the next
+    one with it.
+
+    Args:
+        text: The text as `plain` returns it.
+        start: The beginning of the message.
+        end: Its end.
+        names: Parts of the message that must stay.
+    """
+    first, last = text.rfind("\n", 0, start) + 1, text.find("\n", end)
+    last = last if last >= 0 else len(text)
+    if text[max(first, last - 9) : last].rstrip().endswith(":"):
+        following = re.compile(r"\s*[^\n]{1,300}").match(text, last)
+        last = following.end() if following else last
+    begin, stop = max(first, start - _SURROUNDINGS), min(last, end + _SURROUNDINGS)
+    marked = f"{text[begin:start]}\0{text[start:stop]}"
+    joined = _LONG_PATH.sub(lambda path: _short_path(path[0]), " ".join(marked.split()))
+    lead, _, rest = joined.rpartition("\0")
+    if begin > first or len(lead) > _LEAD:
+        lead = f"... {_from_word(lead, _LEAD)}"
+    whole = f"{lead}{rest}"
+    if len(whole) <= _EXCERPT:
+        return whole if stop == last else f"{whole} ..."
+    if stop < last:  # one line of a thousand characters: its end is far from the message
+        return f"{_to_word(whole, _EXCERPT)} ..."
+    parts = [_to_word(whole, _EXCERPT - _TAIL), _from_word(whole, _TAIL)]
+    if len(parts[0]) + len(parts[1]) >= len(whole) - 1:
+        return whole
+    for name in names:
+        at = whole.find(name, len(parts[0]))
+        if name and at >= 0 and len(name) <= _LEAD and not any(name in part for part in parts):
+            around = whole[at : at + len(name) + 30]
+            parts.insert(-1, _to_word(around, len(name) + 29))
+    return " ... ".join(parts)
+
+
+def _short_path(path: str) -> str:
+    """Return the end of a path: from `site-packages` on, else its last two parts."""
+    parts = path.replace("\0", "").rstrip("/").split("/")
+    inside = [at for at, part in enumerate(parts) if part in ("site-packages", "dist-packages")]
+    tail = parts[inside[-1] :] if inside and inside[-1] < len(parts) - 1 else parts[-2:]
+    if len("/".join(tail)) > 60 and len(tail) > 3:
+        tail = [*tail[:2], "...", tail[-1]]
+    short = re.sub(r"[0-9A-Fa-f]{24,}", lambda one: f"{one[0][:8]}...", "/".join(["...", *tail]))
+    return ("\0" if "\0" in path else "") + short if len(short) < len(path) else path
+
+
+def _to_word(text: str, most: int) -> str:
+    """Return the beginning of a text, up to a whole word, in at most `most` characters."""
+    blank = text.rfind(" ", 0, most + 1)
+    return text if len(text) <= most else text[: blank if blank > 0 else most]
+
+
+def _from_word(text: str, most: int) -> str:
+    """Return the end of a text from a whole word on: at most `most` characters, or one word of up to twice as many."""
+    blank = text.find(" ", max(len(text) - most - 1, 0), len(text) - 1)
+    if blank < 0:
+        blank = text.rfind(" ", max(len(text) - 2 * most, 0), len(text) - 1)
+    return text if len(text) <= most else text[blank + 1 if blank >= 0 else -most :]

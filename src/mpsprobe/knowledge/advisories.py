@@ -6,6 +6,7 @@ are those of `mpsprobe.knowledge._conditions`. Nothing imports torch, and no fil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "match",
     "match_later",
     "of_op",
+    "on_topic",
 ]
 
 DATA = Path(__file__).parent / "data" / "advisories"
@@ -290,3 +292,51 @@ def _by_op(torch: str, macos: str | None, chip: str | None) -> dict[str, list[Ma
         for name in dict.fromkeys(base_name(op) for op in candidate.advisory.ops):
             index.setdefault(name, []).append(candidate)
     return index
+
+
+#: Words of titles that tell nothing about the topic, and the names of libraries, of which a text must know.
+_COMMON = re.compile(
+    r"torch|mps|metal|macos|tensors?|raises?|process|kills|fails?|aborts?|wrong|values?|with|that|from|over|more|than"
+    r"|does|every|only|into|them|when|this|some|before|after|later|newer|older|support(?:ed)?|inputs?|device|errors?"
+    r"|which|first|last|dimensions?|large|between|implemented|kernels?"
+)
+_LIBRARIES = {
+    "transformers",
+    "diffusers",
+    "accelerate",
+    "torchvision",
+    "torchaudio",
+    "lightning",
+    "ultralytics",
+}
+_DTYPE = re.compile(r"\b(float8|float64|float16|bfloat16|complex|int64|int8|uint8|bool)(?=\d*\b|_)")
+
+
+def on_topic(advisory: Advisory, answer: str, text: str, op: str = "", dtype: str = "") -> bool:
+    """Return whether an advisory of a source that a message also has is about what the message says.
+
+    A source is often a long thread about several faults. Dtypes of an advisory's title must be the message's,
+    libraries of its title must be in the text, and one about ops needs an op, or a word of its title, in the answer.
+
+    Args:
+        advisory: The advisory.
+        answer: The message as the text has it, with its meaning and its fix.
+        text: The whole text.
+        op: The op that the message is about; empty when it names none.
+        dtype: The dtype that the message is about; empty when it names none.
+    """
+    title, said = advisory.title.lower(), answer.lower()
+    dtypes = set(_DTYPE.findall(title))
+    if dtype and dtypes and not any(dtype.startswith(one) for one in dtypes):
+        return False
+    words = {word for word in re.findall(r"[a-z][a-z0-9_]{3,}", title) if not _COMMON.fullmatch(word)}
+    if any(library not in text for library in words & _LIBRARIES):
+        return False
+    concerned = {base_name(one) for one in advisory.ops}
+    functions = {one.rpartition("::")[2].removeprefix("_") for one in concerned}
+    return (
+        not concerned
+        or base_name(op) in concerned
+        or any(re.search(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z])", said) for name in functions)
+        or any(word.removesuffix("s") in said for word in words - _LIBRARIES)
+    )

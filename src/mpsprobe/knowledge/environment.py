@@ -341,3 +341,10 @@ def cuda_import(module: str) -> CudaPackage | None:
     """Return the CUDA-only package that a module belongs to, by its top-level name; None for any other."""
     top = module.partition(".")[0]
     return next((one for one in cuda_packages() if top in one.imports), None)
+
+
+def wheels_of(torch: str) -> str:
+    """Return for which Macs and Pythons a torch release has wheels, as two sentences."""
+    return f"torch {torch} has arm64 wheels for Python {', '.join(pythons(torch))}. " + (
+        "Wheels for Intel Macs exist for it." if intel(torch).ok else "It has none for Intel Macs."
+    )

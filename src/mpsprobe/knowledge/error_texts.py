@@ -105,6 +105,12 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     def regex(self) -> re.Pattern[str]:
         return re.compile(flexible(self.pattern), re.DOTALL)
 
+    @property
+    def is_harmless_note(self) -> bool:
+        """Return whether it is a harmless note of another program, which would contradict an error beside it."""
+        harmless = self.fix.startswith(("Nothing must be done.", "Nothing must be done;"))
+        return harmless and self.cause is Cause.THIRD_PARTY and self.severity == "warning"
+
     @cached_property
     def anchor_runs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Return each anchor with its runs of letters, as `letter_runs` finds them in a text."""
@@ -285,9 +291,13 @@ def _explained(hit: TextMatch, found: list[TextMatch], text: str) -> bool:
         near = overlap or 0 <= hit.start - other.end < _NEAR or 0 <= other.start - hit.end < _NEAR
         if near and hit.message.id in other.message.hides:
             return True
-        if hit.message.generic and not other.message.generic and (overlap or _same_line(hit, other, text)):
+        one_line = _same_line(hit, other, text)
+        same_cause = near and hit.message.cause is other.message.cause
+        if hit.message.generic and not other.message.generic and (overlap or one_line or same_cause):
             return True
-        if overlap and hit.message.generic == other.message.generic and _says_more(other, hit):
+        if hit.message.generic == other.message.generic and (
+            _says_more(other, hit) if overlap else same_cause and one_line and _is_reason(other, hit)
+        ):
             return True
     return False
 
@@ -300,6 +310,14 @@ def _says_more(one: TextMatch, other: TextMatch) -> bool:
     """
     first, second = (
         (hit.wheels is not None, hit.end - hit.start, -hit.start, hit.message.id) for hit in (one, other)
+    )
+    return first > second and one.message.id not in other.message.hides
+
+
+def _is_reason(one: TextMatch, other: TextMatch) -> bool:
+    """Return whether the first of two findings of one line and cause is the reason: of what failed, it comes last."""
+    first, second = (
+        (hit.message.severity != "warning", hit.wheels is not None, hit.start) for hit in (one, other)
     )
     return first > second and one.message.id not in other.message.hides
 

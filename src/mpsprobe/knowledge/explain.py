@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import structs
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
@@ -20,9 +21,6 @@ from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.check_messages import with_checks
 from mpsprobe.knowledge.error_texts import Cause, TextMatch, find
 from mpsprobe.knowledge.history import OpHistory, dtype_first_good, dtype_name, library_op, op_history
-
-#: The greatest length of the excerpt that a finding shows.
-_EXCERPT = 300
 
 #: A text up to this length may come from a terminal that broke its lines; a longer one comes from a file.
 _PASTED = 200_000
@@ -168,13 +166,14 @@ def explain(text: str, torch: str | None = None, macos: str | None = None) -> Ex
         first.setdefault(key, hit)
         counts[key] += 1
     findings = [_finding(hit, counts[key], clean, release, system) for key, hit in first.items()]
+    findings = _merged(findings)
     return Explanation(_primary_first(findings), release, release_from, system, system_from, too_old)
 
 
 def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
-    """Return one finding for each event: halves of a message are joined, and mere consequences are left out."""
+    """Return one finding for each event: halves of a message are joined, consequences and harmless notes left out."""
     if any(not hit.message.aftermath and hit.message.severity != "warning" for hit in found):
-        found = [hit for hit in found if not hit.message.aftermath]
+        found = [hit for hit in found if not hit.message.aftermath and not hit.message.is_harmless_note]
     end = next((hit for hit in found if hit.message.aftermath), None)  # of several, the first says most
     found = [hit for hit in found if not hit.message.aftermath or hit is end]
     kept: list[TextMatch] = []
@@ -199,6 +198,16 @@ def _events(found: list[TextMatch], text: str) -> list[TextMatch]:
 def _differ(one: TextMatch, other: TextMatch) -> bool:
     """Return whether two findings of one message have different values for a name, so that they are two events."""
     return any(other.values.get(name, value) != value for name, value in one.values.items())
+
+
+def _merged(findings: list[Explained]) -> list[Explained]:
+    """Return the findings without those that repeat another's answer for other values: they are counted with it."""
+    first: dict[tuple[str, ...], Explained] = {}
+    for finding in findings:
+        key = (finding.op, finding.dtype, finding.means, finding.fix, finding.fixed, finding.fallback)
+        known = first.get(key)
+        first[key] = structs.replace(known, count=known.count + finding.count) if known else finding
+    return list(first.values())
 
 
 def _primary_first(findings: Iterable[Explained]) -> tuple[Explained, ...]:
@@ -252,6 +261,7 @@ def _macos_of(text: str, given: str | None) -> tuple[str, str]:
 
 def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> Explained:
     message, values = hit.message, dict(hit.values)
+    names = tuple(hit.values.values())
     named = values.pop("op", "") or (message.ops[0] if message.ops else "") or _op_of_kernel(values)
     values.pop("commit", None)
     dtype = dtype_name(values.pop("dtype", "") or (message.dtypes[0] if message.dtypes else ""))
@@ -262,13 +272,19 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
     fallback, why = _fallback(history, op, torch) if message.fallback == "op" else (str(message.fallback), "")
     means, fix = _for_values(hit, values)
     if message.id != "missing-op":
-        fixed_text = f"{fixed_text} {_pasted.new_enough(fix, torch, macos)}".strip()
+        said = "check which torch" in fixed_text
+        enough = _pasted.new_enough(
+            fix, torch, macos, "" if said else fixed_in, _macos_of_fix(hit, fixed_in, dtype)
+        )
+        fixed_text = f"{fixed_text} {enough}".strip()
+    excerpt = _pasted.excerpt(text, hit.start, hit.end, names)
+    links, answer = set(message.links), f"{excerpt} {means} {fix}"
     frames = _pasted.frames_before(text, hit.start) or _pasted.frames_after(text, hit.end)
     return Explained(
         message=message.id,
         cause=message.cause,
         severity=message.severity,
-        excerpt=_excerpt(hit, text),
+        excerpt=excerpt,
         line=text.count("\n", 0, hit.start) + 1,
         count=count,
         op=op,
@@ -283,7 +299,11 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
         fallback_why=why,
         frame=_pasted.user_frame(frames),
         raised_in=frames[-1] if frames else None,
-        advisories={advisory.id: advisory.title for advisory in _fitting(hit, op, torch, macos)},
+        advisories={
+            advisory.id: advisory.title
+            for advisory in _fitting(hit, op, torch, macos)
+            if links.isdisjoint(advisory.links) or advisories.on_topic(advisory, answer, text, op, dtype)
+        },
         links=message.links,
     )
 
@@ -372,15 +392,6 @@ def _fitting(hit: TextMatch, op: str, torch: str, macos: str) -> list[Advisory]:
     return fitting
 
 
-def _excerpt(hit: TextMatch, text: str) -> str:
-    """Return the message with the rest of its first and last line, as one line."""
-    begin = max(text.rfind("\n", 0, hit.start) + 1, hit.start - _EXCERPT // 2)
-    end = text.find("\n", hit.end)
-    end = min(end if end >= 0 else len(text), hit.end + _EXCERPT)
-    joined = " ".join(text[begin:end].split())
-    return joined if len(joined) <= _EXCERPT else joined[: _EXCERPT - 3] + "..."
-
-
 def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, macos: str) -> tuple[str, str]:
     """Return the release that fixes the finding (empty when none is known), and a sentence about it."""
     message = hit.message
@@ -397,7 +408,7 @@ def _fixed(hit: TextMatch, history: OpHistory | None, dtype: str, torch: str, ma
         return "", environment.macos_allows(torch, macos).message if torch and macos else ""
     if message.id == "no-wheel":
         wanted = hit.values.get("torch", "")
-        return "", _wheels_of(wanted) if wanted and _is_known(wanted) else ""
+        return "", environment.wheels_of(wanted) if wanted and _is_known(wanted) else ""
     if hit.wheels and not message.reworded:
         return _fixed_text(hit.wheels[1])
     return "", ""
@@ -464,12 +475,11 @@ def _fixed_text(last: str) -> tuple[str, str]:
     return later[0], f"The text is gone from torch {later[0]} on."
 
 
-def _wheels_of(torch: str) -> str:
-    return f"torch {torch} has arm64 wheels for Python {', '.join(environment.pythons(torch))}. " + (
-        "Wheels for Intel Macs exist for it."
-        if environment.intel(torch).ok
-        else "It has none for Intel Macs."
-    )
+def _macos_of_fix(hit: TextMatch, fixed_in: str, dtype: str) -> str:
+    """Return the first macOS on which a message no longer occurs, with the release that fixes it; empty if unknown."""
+    if hit.message.id == "dtype-not-on-mps" and fixed_in:
+        return ops.release(fixed_in).dtypes.get(dtype, "")
+    return hit.message.macos
 
 
 def _is_known(torch: str) -> bool:
