@@ -59,6 +59,10 @@ FIXES = [
         "torch.linalg.solve_triangular(A.flatten(0, -3), B.flatten(0, -3), upper=True).unflatten(0, B.shape[:-2])",
         "torch.linalg.solve_triangular(A, B, upper=True)",
     ),
+    ("metal-pointwise-over-2e32-cut", "torch.cat([torch.exp(part) for part in x.chunk(8)])", "torch.exp(x)"),
+    ("entr-bool-shader-m1-m2", "torch.special.entr(x.float())", "torch.special.entr(x)"),
+    ("polygamma-order-zero-imprecise", "torch.polygamma(0, x.cpu()).to(x.device)", "torch.polygamma(0, x)"),
+    ("mul-inplace-view-not-written", "torch.mul(view, factor, out=view)", "view.mul_(factor)"),
     ("erfc-upper-tail-zero", "torch.special.erfc(x.cpu()).to(x.device)", "torch.erfc(x)"),
     (
         "complex-exp-real-axis-nan",
@@ -318,6 +322,8 @@ def _names(id_: str) -> dict[str, Any]:
             "A": torch.eye(4) + torch.rand(2, 3, 4, 4).triu(1),
             "B": torch.randn(2, 3, 4, 2),
         },
+        "entr-bool-shader-m1-m2": {"x": torch.tensor([True, False])},
+        "mul-inplace-view-not-written": {"view": torch.randn(6, 4)[:3], "factor": torch.randn(3, 1)},
         "complex-exp-real-axis-nan": {"x": torch.complex(torch.randn(4), torch.zeros(4))},
         "hfft-rank-5-abort": {"x": torch.randn(3, 2, 2, 2, 2, dtype=torch.complex64)},
         "addcmul-zero-value-drops-nan": {
