@@ -30,7 +30,7 @@ def test_the_excerpt_shows_what_decides(text: str, whole: str, absent: str) -> N
     excerpt = explain(f"2026-01-01 run\n{text}\nbye").findings[0].excerpt
     assert whole in excerpt
     assert absent not in excerpt
-    assert len(excerpt) < 340
+    assert len(excerpt) < 400
 
 
 def test_the_excerpt_of_one_long_line_begins_and_ends_at_words() -> None:
@@ -39,6 +39,10 @@ def test_the_excerpt_of_one_long_line_begins_and_ends_at_words() -> None:
     assert "aten::isin" in excerpt
     assert set(excerpt.split()[:3]) <= {"...", "alpha", "beta", "gamma"}
     assert set(excerpt.split()[-3:]) <= {"...", "alpha", "beta", "gamma", "device."}
+
+
+def test_the_excerpt_of_a_missing_op_ends_with_what_it_says() -> None:
+    assert explain(MISSING_OLD).findings[0].excerpt.endswith("implemented for the MPS device.")
 
 
 def test_a_limit_that_is_not_reached_is_named() -> None:

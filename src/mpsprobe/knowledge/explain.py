@@ -16,6 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from mpsprobe.errors import UsageError
 from mpsprobe.knowledge import _graphs, _installation, _pasted, advisories, environment, ops
+from mpsprobe.knowledge._excerpts import excerpt as excerpt_of
 from mpsprobe.knowledge._pasted import Frame, macos_version
 from mpsprobe.knowledge.advisories import Advisory, Symptom
 from mpsprobe.knowledge.check_messages import with_checks
@@ -277,7 +278,7 @@ def _finding(hit: TextMatch, count: int, text: str, torch: str, macos: str) -> E
             fix, torch, macos, "" if said else fixed_in, _macos_of_fix(hit, fixed_in, dtype)
         )
         fixed_text = f"{fixed_text} {enough}".strip()
-    excerpt = _pasted.excerpt(text, hit.start, hit.end, names)
+    excerpt = excerpt_of(text, hit.start, hit.end, names)
     links, answer = set(message.links), f"{excerpt} {means} {fix}"
     frames = _pasted.frames_before(text, hit.start) or _pasted.frames_after(text, hit.end)
     return Explained(
