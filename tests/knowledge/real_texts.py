@@ -714,7 +714,7 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
     (
         "https://github.com/ml-explore/mlx-examples/issues/664",
         "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution failed: Internal Error (0000000e:Internal Error)",
-        "mlx-command-buffer",
+        "mlx-internal-error",
         {},
     ),
     (

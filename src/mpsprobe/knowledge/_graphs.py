@@ -16,8 +16,8 @@ Advice = tuple[str, str]
 _OPS = {
     "reduction_min": "min or amin", "reduction_max": "max or amax", "reduction_sum": "sum",
     "reduction_prod": "prod", "reduction_mean": "mean", "reduction_arg": "argmax or argmin", "reduction": "a reduction",
-    "multiply": "a product of elements (*)", "add": "an addition (+)", "subtract": "a subtraction (-)",
-    "divide": "a division (/)", "select": "torch.where or a mask", "matmul": "a matrix product",
+    "multiply": "a product of elements", "add": "an addition", "subtract": "a subtraction",
+    "divide": "a division", "select": "torch.where or a mask", "matmul": "a matrix product",
     "reshape": "view, reshape or flatten", "broadcast": "expand, or a broadcast", "transpose": "transpose or permute",
     "permute": "transpose or permute", "concat": "torch.cat or stack", "slice": "an index or slice",
     "strided_slice": "an index or slice", "gather": "gather, or an index", "scatter": "scatter or index_put",
@@ -48,7 +48,7 @@ _OPERAND = re.compile(
 )
 _TYPE = re.compile(r"(?:tensor|memref)<(?P<shape>(?:(?:\d+|\?)x|\*x)*)(?P<element>[a-z]+\d*(?:<\w+>)?)")
 
-_ONCE = "python -X faulthandler shows the line."
+_ONCE = "python -X faulthandler shows the line of the program."
 _CPU = "Run the step on the CPU once"
 
 
@@ -73,10 +73,10 @@ def _verified(kernel: str, what: str) -> Advice:
     operand = _OPERAND.search(what)
     if operand:
         return _refused_type(op, operand)
-    if re.search("broadcast|compatible shapes", what):
+    if re.search("broadcast|compatible shapes|mismatch|must match|channels|sizes", what):
         return (
-            f"MPSGraph was given two tensors whose shapes do not go together for {op}, and ends the process. Either "
-            "the program's shapes differ (the CPU raises there), or torch's MPS code of the op above it made a wrong "
+            f"MPSGraph was given tensors whose shapes do not go together for {op}, and ends the process. Either "
+            "the program's shapes differ (the CPU raises there), or torch's MPS code made a wrong "
             "shape: met with recurrent layers and with inputs whose sizes change from call to call.",
             f"{_CPU}: a mistake of the program raises with both sizes, and is to be corrected there. If the CPU is "
             f"content, it is torch's: keep that layer on the CPU, or try another torch release. {_ONCE}",
@@ -116,17 +116,26 @@ def _refused_type(op: str, operand: re.Match[str]) -> Advice:
         f"MPSGraph's op {op} does not take the dtype of its {which} (#{number}): it got {given}. The shape is not to "
         "blame. torch gave it to MPSGraph unchecked, which ends the process."
     )
+    wanted = operand["wanted"]
+    if re.search(r"\b\dD\b|\brank", wanted):
+        return (
+            f"MPSGraph's op {op} does not take the number of dimensions, or the dtype, of its {which} (#{number}): it "
+            f"got {given} and wants: {wanted}.",
+            f"{_CPU}: a mistake of the program raises there. If the CPU is content: reshape or cast the tensor to "
+            f"that before the op, or keep it on the CPU. {_ONCE}",
+        )
     if element.startswith("complex"):
         return (
             f"{means} Few ops of MPSGraph take complex numbers.",
             "That op on real numbers (torch.view_as_real(x), x.real and x.imag, x.abs()), or on the CPU; newer "
             f"releases of torch raise a Python error, or compute it, in many of these ops. {_ONCE}",
         )
-    wanted = operand["wanted"]
     target = "the dtype that it names"
     if re.search(r"\b1-bit|\bi1\b|\bbool", wanted):
         target = "torch.bool"
-    elif "float" in wanted:
+    elif "complex" in wanted:
+        target = "torch.complex64"
+    elif "float" in wanted or element == "f64":
         target = "torch.float32"
     elif re.search(r"\bint", wanted):
         target = "an integer dtype (torch.int32 or int64)"
@@ -155,6 +164,6 @@ def _asserted(file: str, function: str) -> Advice:
     return (
         "A check inside Apple's MPSGraph (or Core ML) failed and ended the process; Python cannot catch it. "
         f"{told}. The condition in brackets is what it wanted.",
-        f"Find the line: {_ONCE} That op on the CPU, or with the tensor in 4 dimensions or fewer, float32 and "
+        f"{_ONCE} That op on the CPU, or with the tensor in 4 dimensions or fewer, float32 and "
         ".contiguous(); a newer torch and macOS, which replace more and more of these kernels.",
     )
