@@ -49,6 +49,10 @@ def test_a_limit_that_is_not_reached_is_named() -> None:
     text = "TypeError: BFloat16 is not supported on MPS"
     (found,) = explain(text, "2.5.1", "13.1").findings
     assert "macOS 13.1 is not: it must be 14" in found.fixed
+    # bfloat16 on MPS needs macOS 14, whatever the torch
+    text = "Trying to convert BFloat16 to the MPS backend but it does not have support for that dtype."
+    assert "macOS 13.0 is not: it must be 14" in explain(text, "2.8", "13.0").findings[0].fixed
+    assert "new enough" not in explain(text, "2.8").findings[0].fixed
     (found,) = explain(
         "NotImplementedError: Output channels > 65536 not supported at the MPS device", "2.7.1", "15.0.1"
     ).findings

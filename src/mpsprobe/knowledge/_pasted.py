@@ -387,12 +387,12 @@ def new_enough(fix: str, torch: str, macos: str, fixed_in: str = "", macos_from:
         torch: The release of the text, empty when it states none.
         macos: Its macOS, empty when it states none.
         fixed_in: The first good torch release, where the fix does not name one; empty when unknown.
-        macos_from: The first good macOS, where the fix speaks of macOS without a number; empty when unknown.
+        macos_from: The first good macOS, where the fix does not name one; empty when unknown.
     """
     of_torch, of_macos = _TORCH_LIMIT.search(fix), _MACOS_LIMIT.search(fix)
     least = {
         "torch": of_torch["least"] if of_torch else fixed_in,
-        "macOS": of_macos["least"] if of_macos else macos_from if "macOS" in fix else "",
+        "macOS": of_macos["least"] if of_macos else macos_from,
     }
     have = {"torch": torch, "macOS": macos}
     asked = [name for name, release in least.items() if release]
@@ -407,7 +407,11 @@ def new_enough(fix: str, torch: str, macos: str, fixed_in: str = "", macos_from:
         (name,) = missed
         return f"{said} is new enough already; {name} {have[name]} is not: it must be {least[name]} or newer."
     said += f" {'is' if len(reached) == 1 else 'are'} new enough already"
-    if macos and not least["macOS"] and re.search(r"\b(?:newer|update|current)\b[^.;]{0,20}\bmacOS\b", fix):
+    if (
+        macos
+        and not least["macOS"]
+        and re.search(r"\b(?:newer|[Uu]pdate|current) (?:torch and )?macOS\b", fix)
+    ):
         return f"{said}: what is left is a macOS newer than {macos}, or the other ways."
     which = " (print(torch.__version__) in the program)" if "torch" in reached else ""
     return f"{said}: check that the program runs there{which}, or take the other ways."

@@ -464,7 +464,7 @@ def _fixed_dtype(dtype: str) -> tuple[str, str]:
     if not first:
         return "", f"No release up to {ops.releases()[-1]} has {dtype} on MPS."
     needs = ops.release(first).dtypes.get(dtype, "")
-    gate = f" on macOS {needs} and newer" if needs else ""
+    gate = f" (macOS {needs} and newer)" if needs else ""
     return first, f"{dtype} tensors exist on MPS from torch {first} on{gate}."
 
 
