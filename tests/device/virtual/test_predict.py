@@ -44,6 +44,29 @@ def test_as_many_sessions_as_one_likes() -> None:
             torch.empty(1 << 20, device="mps").add_(1)
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: x.exponential_(),  # the draws of a sampler over a large vocabulary
+        lambda x: x.exponential_(generator=torch.Generator("mps")),
+        lambda x: x.normal_(),
+        lambda x: x.uniform_(generator=torch.Generator("mps")),
+        lambda x: x.bernoulli_(0.5),
+        lambda x: x.cauchy_(),
+        lambda x: x.log_normal_(),
+        lambda x: x.geometric_(0.5),
+        lambda x: x.random_(),
+        lambda x: torch.randn(1, 300_000, device="mps", generator=torch.Generator("mps")),
+        lambda x: torch.rand_like(x),
+        lambda x: torch.bernoulli(x, generator=torch.Generator("mps")),
+    ],
+)
+def test_drawn_numbers_need_no_memory(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with predict():
+        x = torch.empty(1, 300_000, device="mps")
+        assert draw(x).shape == x.shape
+
+
 def test_small_and_whole_numbers_keep_their_values() -> None:
     with predict() as session:
         positions = torch.arange(1000, device="mps")

@@ -87,6 +87,8 @@ def _meta(value: Any) -> Any:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=_META)
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
         return type(value)([_meta(one) for one in value])
+    if isinstance(value, torch.Generator):
+        return None  # no numbers are drawn, and the decompositions behind some meta kernels refuse one
     return _META if isinstance(value, torch.device) else value
 
 
