@@ -166,10 +166,11 @@ def messages() -> tuple[Message, ...]:
 
 
 def by_id(id_: str) -> Message:
-    """Return the message with this id.
+    """Return the message of the catalogue with this id.
 
     Raises:
-        KeyError: No message has that id.
+        KeyError: No message has that id. The ids of PyTorch's own checks (`check_messages`) stand for many texts, so
+            no single message can be returned for one of them either.
     """
     return next((m for m in messages() if m.id == id_), None) or _no_message(id_)
 

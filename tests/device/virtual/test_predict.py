@@ -56,7 +56,7 @@ def test_as_many_sessions_as_one_likes() -> None:
         lambda x: x.log_normal_(),
         lambda x: x.geometric_(0.5),
         lambda x: x.random_(),
-        lambda x: torch.randn(1, 300_000, device="mps", generator=torch.Generator("mps")),
+        lambda x: torch.randn(x.shape, device="mps", generator=torch.Generator("mps")),
         lambda x: torch.rand_like(x),
         lambda x: torch.bernoulli(x, generator=torch.Generator("mps")),
     ],
