@@ -109,13 +109,52 @@ def wheel_tags(values: Mapping[str, str]) -> Advice | None:
     )
 
 
+def conflict(values: Mapping[str, str]) -> Advice | None:
+    """Explain pip's closing remark that an installed package wants another version of one that is installed."""
+    wanted, package, other = (values.get(name, "") for name in ("wanted", "package", "other"))
+    if not wanted:
+        return None
+    have = (
+        f"{values['have']} is installed"
+        if values.get("have")
+        else "another version of it, or none, is installed"
+    )
+    means = (
+        f"PACKAGE asks for {wanted}, and {have}. pip says so after it has installed the rest, and leaves it so: it "
+        "matters only where PACKAGE is used."
+    )
+    if package in {"torchvision", "torchaudio", "torchtext"} and other == "torch":
+        return (
+            means,
+            "Install them together, as each belongs to one torch: pip install -U torch torchvision torchaudio.",
+        )
+    fix = (
+        f"Nothing must be done where PACKAGE is not used (or pip uninstall PACKAGE). Where it is: a newer PACKAGE "
+        f"(pip install -U PACKAGE), whose demands are newer, or pip install '{wanted}' where nothing else wants the "
+        "newer one; two programs that contradict are best kept in two environments."
+    )
+    if other in {"torch", "numpy", "tensorflow", "tokenizers"}:
+        fix += f" An old {other} may have no wheel for Apple silicon or for this Python."
+    return means, fix
+
+
 def no_version(values: Mapping[str, str]) -> Advice | None:
     """Say of what pip did not find whether it is older or newer than the releases that it sees, which it lists."""
     wanted = values.get("wanted", "")
-    seen = sorted(filter(None, map(_version, values.get("versions", "").split(","))))
+    listed = values.get("versions", "")
+    seen = sorted(filter(None, map(_version, listed.rstrip(")").split(","))))
     if not seen:
         return None
     pinned = _version(wanted.lstrip("=<>!~").partition(",")[0])
+    if not listed.endswith(")"):
+        return (
+            f"pip has no file of PACKAGE that fits {wanted or 'the rest'} for this Python and this Mac; the list of "
+            "those that it sees is cut off here.",
+            "Take one that the whole list names (pip index versions PACKAGE shows it too): mostly a newer release, as "
+            "old ones have no wheel for Apple silicon or for this Python; or an arm64 Python of another release (3.10 "
+            "to 3.12 have most).",
+        )
+    near = next((version for version in seen if pinned and version > pinned), seen[-1])
     means = (
         f"pip sees PACKAGE {seen[0]} to {seen[-1]} for this Python and this Mac, and none that fits "
         f"{wanted or 'the rest'}"
@@ -129,7 +168,7 @@ def no_version(values: Mapping[str, str]) -> Advice | None:
         means += ": that release has files for other systems or Pythons only, or was withdrawn."
     return (
         means,
-        f"Loosen the version to one that it lists (PACKAGE>={seen[0]}), or {python}; look at the release's "
+        f"Loosen the version to one that it lists (PACKAGE=={near} is the nearest), or {python}; look at the release's "
         "files on PyPI.",
     )
 

@@ -99,7 +99,8 @@ def advice(message: str, values: Mapping[str, str], means: str, fix: str) -> Adv
 def package_of(path: str) -> str:
     """Return the package on PyPI that a file below `site-packages` belongs to; empty for any other file."""
     found = re.search(r"(?:site|dist)-packages/(?P<name>\w+)", path)
-    return _data().distribution.get(found["name"], found["name"]) if found else ""
+    name = found["name"] if found else ""
+    return _data().distribution.get(name, "" if name.startswith("_") else name)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
@@ -380,10 +381,19 @@ def _build_needs(values: Mapping[str, str]) -> Advice | None:
 
 
 def _missing_in_build(values: Mapping[str, str]) -> Advice | None:
-    """Say what pip's isolated build lacks where it is a part of setuptools, which newer ones no longer have."""
+    """Say what pip's isolated build lacks, and how it gets it; newer releases of setuptools lack parts of old ones."""
     module = values.get("module", "").partition(".")[0]
-    if module not in {"pkg_resources", "distutils", "setuptools"}:
+    if not module:
         return None
+    if module not in {"pkg_resources", "distutils", "setuptools"}:
+        needs = {"poetry": "poetry-core"}.get(module) or _data().distribution.get(module, module)
+        needs = " ".join(dict.fromkeys((needs, "setuptools", "wheel")))
+        return (
+            f"The set-up script of PACKAGE imports {module}, and pip builds in an environment of its own that does not "
+            "have it, whatever is installed beside it.",
+            f"pip install {needs} first, then pip install --no-build-isolation PACKAGE. Packages with CUDA kernels "
+            "(flash-attn, xformers, detectron2's CUDA ops) then still cannot be built for a Mac's GPU: leave them out.",
+        )
     return (
         f"The set-up script of PACKAGE imports {module}, and the environment that pip makes for its build does not "
         "have it (the newest setuptools has no pkg_resources, Python 3.12 no distutils).",
@@ -411,6 +421,7 @@ def _of_homebrew(values: Mapping[str, str]) -> Advice | None:
 _MADE: dict[str, Callable[[Mapping[str, str]], Advice | None]] = {
     "flat-namespace-symbol": _missing_symbol,
     "undefined-symbols": _not_linked,
+    "pip-incompatible": _fitting_wheels.conflict,
     "torch-missing-in-build": _missing_in_build,
     "brew-library": _of_homebrew,
     "library-not-loaded": _missing_library,
