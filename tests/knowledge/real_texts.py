@@ -41,19 +41,6 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         {"op": "aten::isin.Tensor_Tensor_out"},
     ),
     (
-        G + "pytorch/pytorch/blob/v2.13.0/torch/nn/attention/flex_attention.py",
-        "NotImplementedError: FlexAttention does not support backward on MPS. Please set the input requires_grad to False "
-        "or use another device.",
-        "flex-attention-backward",
-        {},
-    ),
-    (
-        G + "pytorch/pytorch/blob/v2.13.0/torch/_inductor/kernel/flex/flex_mps.py",
-        "flex_attention backward (return_lse=True) is not yet supported on MPS. ",
-        "flex-attention-backward",
-        {},
-    ),
-    (
         P + "158723",
         "ERROR: The operator 'aten::max_pool3d_with_indices' is not currently implemented for the MPS device.",
         "missing-op",
@@ -1148,6 +1135,19 @@ REAL: list[tuple[str, str, str, dict[str, str]]] = [
         "https://github.com/pytorch/pytorch/pull/152479",
         "RuntimeError: value cannot be converted to type double without overflow",
         "complex-scalar-as-double",
+        {},
+    ),
+    (
+        G + "pytorch/pytorch/blob/v2.13.0/torch/nn/attention/flex_attention.py",
+        "NotImplementedError: FlexAttention does not support backward on MPS. Please set the input requires_grad to False "
+        "or use another device.",
+        "flex-attention-backward",
+        {},
+    ),
+    (
+        G + "pytorch/pytorch/blob/v2.13.0/torch/_inductor/kernel/flex/flex_mps.py",
+        "flex_attention backward (return_lse=True) is not yet supported on MPS. ",
+        "flex-attention-backward",
         {},
     ),
 ]
