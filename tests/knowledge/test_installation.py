@@ -156,7 +156,14 @@ TEXTS = [
         "pip install -U torch torchvision torchaudio",
     ),
     (
-        "pip: an isolated build that wants Cython",
+        "pip check's words",
+        "numba 0.60.0 requires llvmlite, which is not installed.",
+        "pip-incompatible",
+        "numba asks for llvmlite, and it is not installed",
+        "pip install 'llvmlite'",
+    ),
+    (
+        "pip: an isolated build that wants skbuild",
         "error: subprocess-exited-with-error\n  ModuleNotFoundError: No module named 'skbuild'\n      [end of output]\n  note: This error originates from a subprocess, and is likely not a problem with pip.",
         "torch-missing-in-build",
         "imports skbuild",

@@ -119,6 +119,7 @@ def conflict(values: Mapping[str, str]) -> Advice | None:
         if values.get("have")
         else "another version of it, or none, is installed"
     )
+    have = "it is not installed" if values.get("absent") else have
     means = (
         f"PACKAGE asks for {wanted}, and {have}. pip says so after it has installed the rest, and leaves it so: it "
         "matters only where PACKAGE is used."
@@ -128,6 +129,8 @@ def conflict(values: Mapping[str, str]) -> Advice | None:
             means,
             "Install them together, as each belongs to one torch: pip install -U torch torchvision torchaudio.",
         )
+    if values.get("absent"):
+        return means, f"pip install '{wanted}', where PACKAGE is used."
     fix = (
         f"Nothing must be done where PACKAGE is not used (or pip uninstall PACKAGE). Where it is: a newer PACKAGE "
         f"(pip install -U PACKAGE), whose demands are newer, or pip install '{wanted}' where nothing else wants the "
