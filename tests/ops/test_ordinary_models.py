@@ -119,7 +119,7 @@ REPORTED = {
         "linear-noncontiguous-wrong",
         "group-norm-slow",
     },  # sentence-transformers 3507, TransformerLens 1062
-    "2.10": {"sdpa-causal-leak-half", "group-norm-slow"},  # pytorch 195910, YuE 176
+    "2.10": {"group-norm-slow"},
     "2.13": set(),
 }
 
