@@ -70,3 +70,17 @@ def test_a_wrong_op_names_the_nearest_release_that_is_right(torch: str, good: st
     result = next(one for one in checks.CHECKS if one.name == "wrong").function(link)
     assert result.status is Status.FAIL
     assert f"torch {good}" in result.remedy
+
+
+def test_a_critical_fault_that_a_longer_run_meets_is_a_warning() -> None:
+    mac = Mac("2.9", "15.5", "Apple M1")
+    check = next(one for one in checks.CHECKS if one.name == "advisories").function
+    for keys, status in (
+        (823, Status.WARN),
+        (12, Status.PASS),
+    ):  # a workload 64 times as large does not reach it
+        judged = judge([_decode(keys)], mac)
+        link = checks.Recorded(judged, mac, "mps", Evidence.PREDICTED, None, hazards=hazards(judged))  # type: ignore[arg-type]
+        result = check(link)
+        assert result.status is status
+        assert ("from 1,024 tokens on (this call has 823)" in result.message) is (status is Status.WARN)

@@ -155,6 +155,10 @@ def _advisories(link: Recorded) -> Result:
     rest = len(link.hazards) - len(met) - len(possible)
     if met and result.status is Status.PASS:
         result.status, result.message, result.remedy = Status.WARN, f"On torch {link.mac.torch}.", remedy
+    growing = [one for one in possible if one.severity == "critical" and one.from_tokens is not None]
+    if growing and result.status is Status.PASS:  # only the length of this run keeps it away
+        result.status, result.remedy = Status.WARN, remedy
+        result.message += f" {growing[0].title}, {growing[0].why}."
     counts = [
         (len(met), "met"),
         (len(possible), "possible"),
