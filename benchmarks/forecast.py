@@ -180,7 +180,7 @@ def h200(cache: Path | None, fit: bool) -> list[Row]:
             continue
         trace = recorded(case, _RELEASE, cache)
         seconds = statistics.median([measured[case.name]["seconds"], *since.get(case.name, [])])
-        rows.append(_row(case.name, case.group, not case.fit, trace, machine, seconds))
+        rows.append(row_of(case.name, case.group, not case.fit, trace, machine, seconds))
         if case.fit and measured[case.name]["kernel_seconds"] < 0.7 * measured[case.name]["host"]:
             counted.append((calls_of(trace), measured[case.name]["host"]))
     if fit:
@@ -214,7 +214,7 @@ def calls_of(trace: Trace) -> Counter[str]:
     return Counter(kinds[at] if at >= 0 else names.get(at, "stream") for at in trace.order)
 
 
-def _row(
+def row_of(
     name: str,
     group: str,
     held_out: bool,
@@ -224,6 +224,18 @@ def _row(
     stage: str = "whole",
     later: bool = False,
 ) -> Row:
+    """Forecast a recorded run on a machine, and return it beside its measurement.
+
+    Args:
+        name: The name of the row.
+        group: The class of the model.
+        held_out: Whether no constant was fitted on the measurement.
+        trace: The recorded run.
+        machine: The machine.
+        seconds: The measured time in seconds.
+        stage: The stage that was measured, once; `"whole"` for a whole sample.
+        later: Whether the measurement was found after the constants were fitted.
+    """
     told = timing(Work.of(trace, stages(trace)), machine)
     part = next((one for one in told.parts if one.name == stage), None)
     span = part.seconds if part is not None else told.per_sample
@@ -261,7 +273,7 @@ def macs(cache: Path | None) -> list[Row]:
         group = _group(case, replay["stage"])
         seconds, stage = replay["seconds"], replay["stage"]
         later = "added" in point
-        row = _row(name, group, replay["held_out"], trace, machine, seconds, stage, later)
+        row = row_of(name, group, replay["held_out"], trace, machine, seconds, stage, later)
         if replay.get("back_to_back"):  # nobody waited for each run
             wait = machine.host.wait
             spans = {key: getattr(row, key) - wait for key in ("expected", "low", "high")}
@@ -292,7 +304,7 @@ def ops_of_macs() -> list[Row]:
         name = f"{point['model']} {point['workload']}, {point['chip']}"
         group, told = f"op: {point['model']}", point["op"]
         later = "added" in point
-        rows.append(_row(name, group, told["held_out"], trace, machine, told["seconds"], "whole", later))
+        rows.append(row_of(name, group, told["held_out"], trace, machine, told["seconds"], "whole", later))
     return rows
 
 
@@ -420,7 +432,7 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
 
     real = real_device(device)
     calibrated = calibrate(real)
-    _tell(calibrated)
+    tell_calibration(calibrated)
     chosen = [
         case
         for case in zoo.cases()
@@ -433,14 +445,14 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
         for case in chosen:
             fastest[case.name] = min(fastest.get(case.name, math.inf), measured_here(case, real))
     again = calibrate(real)
-    _tell(again)
+    tell_calibration(again)
     traces = {case.name: recorded(case, _RELEASE, cache) for case in chosen}
     sets = []
     for one in (calibrated, again):
         machine = calibrations.machine(one)
         sets.append(
             [
-                _row(case.name, case.group, not case.fit, traces[case.name], machine, fastest[case.name])
+                row_of(case.name, case.group, not case.fit, traces[case.name], machine, fastest[case.name])
                 for case in chosen
             ]
         )
@@ -454,7 +466,8 @@ def live(device: str, only: list[str], cache: Path | None, out: Path | None) -> 
     return sets[0]
 
 
-def _tell(calibrated: Any) -> None:
+def tell_calibration(calibrated: Any) -> None:
+    """Print in one line how steady a calibration was and what a call of each kind costs its host, in microseconds."""
     shown = ", ".join(f"{kind} {cost * 1e6:.3g}" for kind, cost in calibrated.host_seconds.items())
     took = f"calibrated in {calibrated.took_seconds:.0f} s, steady within {calibrated.unsteady:.2f}"
     print(f"{calibrated.name}, torch {calibrated.torch}, {took}; host, us: {shown}\n")  # noqa: T201

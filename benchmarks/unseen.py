@@ -76,7 +76,7 @@ def first(file: Path, models: list[Case], cache: Path | None) -> None:
     for case in models:
         begun = time.perf_counter()
         try:
-            row = forecast._row(
+            row = forecast.row_of(
                 case.name, case.group, True, forecast.recorded(case, _RELEASE, cache), machine, 1.0
             )
         except Exception as problem:  # the others are still forecast
@@ -121,7 +121,7 @@ def measure(file: Path, seconds: float, models: list[Case]) -> None:
 
     def calibrated(when: str) -> None:
         one = calibrate(real)
-        forecast._tell(one)
+        forecast.tell_calibration(one)
         rows.append({"when": when, "calibration": msgspec.to_builtins(one)})
         write()
 
@@ -231,7 +231,7 @@ def tables(cache: Path | None, models: list[Case]) -> None:
         forecast.show(f"{what}: the first forecasts, by its specification", made, details=False)
         for title, machine in machines(mine):
             rows = [
-                forecast._row(name, cases[name].group, True, traces[name], machine, seconds)
+                forecast.row_of(name, cases[name].group, True, traces[name], machine, seconds)
                 for name, seconds in measured.items()
             ]
             forecast.show(f"{what}, today: {title}", rows)

@@ -22,8 +22,6 @@ FLOATS = ("float32", "float16", "bfloat16")
 #: Apple GPU families from this one on have matrix units, which speed up 16-bit matmuls but not float32 ones.
 _MATRIX_UNITS = "apple10"
 _US = 1e-6
-#: The chip for which the host costs of Macs are stated.
-_REFERENCE = "Apple M1 Max"
 #: The factor by which a range is wider when another chip's GPU clock is used: generations differ by up to a fifth.
 _BORROWED_CLOCK = 1.25
 #: The share of a graph's cost for an op, other than matmul, that uses a graph on some paths only.
@@ -283,14 +281,12 @@ def of_mac(mac: NamedMac, torch: str | None = None) -> Machine:
 def _mps(mac: NamedMac, family: str, release: str, peak: Mapping[str, float], notes: list[str]) -> Machine:
     row = speed.host_cost("mps")
     assert row is not None
-    here, reference = speed.single_thread(mac.chip), speed.single_thread(_REFERENCE)
-    assert reference is not None
-    scale = reference.score / here.score if here is not None else 1.0
+    here, scale = speed.single_thread(mac.chip), speed.host_scale(mac.chip)
     if here is not None and here.inferred:
         notes.append(f"The single-thread speed of the {mac.chip} is inferred: {here.source}.")
     if here is None:
         notes.append(
-            f"No source states the single-thread speed of the {mac.chip}: that of the {_REFERENCE} stands in."
+            f"No source states the single-thread speed of the {mac.chip}: that of the {speed.REFERENCE_CHIP} stands in."
         )
 
     def share(what: str, dtype: str = "") -> float:

@@ -12,9 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from mpsprobe.knowledge import _pasted
-
-#: What a message says: its meaning and its fix.
-Advice = tuple[str, str]
+from mpsprobe.knowledge.error_texts import Advice
 
 #: The Pythons that a Mac can have today, the most useful first.
 _PYTHONS = ("3.12", "3.11", "3.10", "3.13", "3.14", "3.9", "3.8", "3.7")

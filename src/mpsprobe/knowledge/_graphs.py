@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-#: What a message says: its meaning and its fix.
-Advice = tuple[str, str]
+from mpsprobe.knowledge.error_texts import Advice
 
 #: What PyTorch and users call the graph's ops; the first beginning that fits counts.
 _OPS = {

@@ -15,7 +15,7 @@ import msgspec
 
 from mpsprobe import toml
 from mpsprobe.knowledge import _fitting_wheels
-from mpsprobe.knowledge._fitting_wheels import Advice
+from mpsprobe.knowledge.error_texts import Advice
 
 #: Words in capitals that stand for a part of the text, where the text names it.
 _PLACES = re.compile(

@@ -21,8 +21,6 @@ _FILE, _POINTS = _DATA / "engines.toml", _DATA / "engine_points.jsonl"
 _WHOLE = 16
 #: The layers of a mixture of experts: 24 (gpt-oss-20b) to 94 (Qwen3-235B), most of them 47 to 62.
 _MIXTURE_LAYERS = 48
-#: The chip for which the cost of a layer is stated.
-_REFERENCE = "Apple M1 Max"
 #: The GPU family with matrix units.
 _MATRIX_UNITS = "apple10"
 
@@ -93,9 +91,11 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         reading = parameters * bits / 8 / (self.share * bandwidth)
         slower = self.mixture if mixture and bits < _WHOLE else 1.0
         layers = _MIXTURE_LAYERS if mixture else 19 * (parameters / 1e9) ** 0.35
-        here, reference = speed.single_thread(chip), speed.single_thread(_REFERENCE)
-        scale = reference.score / here.score if here is not None and reference is not None else 1.0
-        scale *= (self.ultra if chip.endswith("Ultra") else 1.0) * (self.hybrid if hybrid else 1.0)
+        scale = (
+            speed.host_scale(chip)
+            * (self.ultra if chip.endswith("Ultra") else 1.0)
+            * (self.hybrid if hybrid else 1.0)
+        )
         return reading * slower + layers * self.layer_ms * 1e-3 * scale
 
     def compute(self, chip: str, peak: float) -> float:

@@ -21,6 +21,9 @@ from mpsprobe import toml
 #: Characters around an anchor in which a pattern is tried: more than the longest message with its commit hash.
 _BEFORE, _AFTER = 600, 900
 
+#: What a message says, where it is made from parts of the text: its meaning and its fix.
+Advice = tuple[str, str]
+
 #: Two messages within this many characters report one event (MPSGraph's line and LLVM's line after it).
 _NEAR = 400
 

@@ -24,6 +24,9 @@ from mpsprobe import toml
 
 _FILE = Path(__file__).parent / "data" / "speed.toml"
 
+#: The chip for which costs of the host are stated: of calls, and of the layers of an engine.
+REFERENCE_CHIP = "Apple M1 Max"
+
 
 class HostCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The cost of calls on the host for one kind of device, in microseconds.
@@ -176,6 +179,16 @@ def host_cost(kind: str) -> HostCost | None:
 def single_thread(chip: str) -> SingleThread | None:
     """Return the single-thread score of a chip, by its name on macOS; None when no source states it."""
     return next((row for row in _file().single_thread if row.chip == chip), None)
+
+
+def host_scale(chip: str) -> float:
+    """Return how many times as long the host of a chip takes as that of `REFERENCE_CHIP`; 1 when no source states it.
+
+    The costs of calls in `speed.toml` and of layers in `engines.toml` are stated for the reference.
+    """
+    here, reference = single_thread(chip), single_thread(REFERENCE_CHIP)
+    assert reference is not None
+    return reference.score / here.score if here is not None else 1.0
 
 
 def kernel_share(what: str, *, family: str, dtype: str, release: str) -> KernelShare | None:

@@ -13,18 +13,9 @@ import pytest
 import torch
 
 from mpsprobe.device.virtual.session import emulate, predict
+from mpsprobe.models.weightless.weights_dtype import default_dtype
 
 pytestmark = pytest.mark.own_process
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager
@@ -42,8 +33,8 @@ PLACES: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
     "default_device_cpu": lambda: torch.device("cpu"),
     "default_device_meta": lambda: torch.device("meta"),
-    "default_dtype_half": lambda: _default_dtype(torch.float16),
-    "default_dtype_double": lambda: _default_dtype(torch.float64),
+    "default_dtype_half": lambda: default_dtype(torch.float16),
+    "default_dtype_double": lambda: default_dtype(torch.float64),
     "deterministic": _deterministic,
 }
 
